@@ -1,0 +1,54 @@
+// GroupNorm gradient, third of three: the gradient of each pixel.
+//
+//   dx = factor * g + slope * (x - center) + constant + residual        g = dy * silu'(z), or dy without SILU
+//
+// dy, x, dx, residual [N, PIXELS, CHANNEL_QUADS] of vec4f; coefficients [N, 4, CHANNEL_QUADS] from the forward pass;
+// terms [N, 2, CHANNEL_QUADS]: slope, constant. One invocation makes RUN pixels of one quad.
+
+const RUN: u32 = 4u; // tile: pixels an invocation
+
+override IMAGES: u32;
+override PIXELS: u32;
+override CHANNEL_QUADS: u32;
+override SILU: bool = false;
+override RESIDUAL: bool = false;
+
+@group(0) @binding(0) var<storage, read> dy: array<vec4f>;
+@group(0) @binding(1) var<storage, read> x: array<vec4f>;
+@group(0) @binding(2) var<storage, read> coefficients: array<vec4f>;
+@group(0) @binding(3) var<storage, read> terms: array<vec4f>;
+@group(0) @binding(4) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(5) var<storage, read_write> dx: array<vec4f>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let index = id.x + id.y * groups.x * 64u;
+  let runs = (PIXELS + RUN - 1u) / RUN;
+  let quad = index % CHANNEL_QUADS;
+  let first = index / CHANNEL_QUADS % runs * RUN;
+  let image = index / (CHANNEL_QUADS * runs);
+  if (image >= IMAGES) {
+    return;
+  }
+  let at = image * 4u * CHANNEL_QUADS + quad;
+  let center = coefficients[at];
+  let factor = coefficients[at + CHANNEL_QUADS];
+  let offset = coefficients[at + 2u * CHANNEL_QUADS];
+  let slope = terms[image * 2u * CHANNEL_QUADS + quad];
+  let constant = terms[(image * 2u + 1u) * CHANNEL_QUADS + quad];
+  for (var pixel = first; pixel < min(first + RUN, PIXELS); pixel++) {
+    let place = (image * PIXELS + pixel) * CHANNEL_QUADS + quad;
+    let deviation = x[place] - center;
+    var g = dy[place];
+    if (SILU) {
+      let z = deviation * factor + offset;
+      let sigmoid = 1.0 / (1.0 + exp(min(-z, vec4f(80.0))));
+      g *= sigmoid * (1.0 + z * (1.0 - sigmoid));
+    }
+    var result = factor * g + slope * deviation + constant;
+    if (RESIDUAL) {
+      result += residual[place];
+    }
+    dx[place] = result;
+  }
+}

@@ -1,0 +1,71 @@
+// Packs a matrix or a stack of convolution kernels into the blocks that linear and conv2d kernels read.
+//
+//   blocks[(out / 4 * TAPS + tap) * IN_QUADS + in / 4][in % 4][out % 4] = raw[s(out) * OUT_STRIDE + s(in) * IN_STRIDE + t]
+//
+//   t = tap, or TAPS - 1 - tap with FLIP; s(channel) = channel, or the entry of a channel map, -1 for padding.
+//
+// raw: the checkpoint's own values, float32, float16 or bfloat16 by FORMAT 0, 1, 2. Padding becomes zero.
+// One invocation a block. Host checks: blocks is large enough for FIRST_BLOCK plus all blocks.
+
+override OUTS: u32;
+override INS: u32;
+override TAPS: u32;
+override OUT_STRIDE: u32;
+override IN_STRIDE: u32;
+override FIRST_BLOCK: u32;
+override FORMAT: u32 = 0u;
+override FLIP: bool = false;
+override OUT_MAPPED: bool = false;
+override IN_MAPPED: bool = false;
+
+@group(0) @binding(0) var<storage, read> raw: array<u32>;
+@group(0) @binding(1) var<storage, read> out_map: array<i32>;
+@group(0) @binding(2) var<storage, read> in_map: array<i32>;
+@group(0) @binding(3) var<storage, read_write> blocks: array<mat4x4f>;
+
+fn value(index: u32) -> f32 {
+  if (FORMAT == 0u) {
+    return bitcast<f32>(raw[index]);
+  }
+  let word = raw[index >> 1u];
+  if (FORMAT == 1u) {
+    return unpack2x16float(word)[index & 1u];
+  }
+  return bitcast<f32>((word >> ((index & 1u) * 16u)) << 16u);
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let index = id.x + id.y * groups.x * 64u;
+  let in_quads = (INS + 3u) / 4u;
+  let out_quads = (OUTS + 3u) / 4u;
+  if (index >= out_quads * TAPS * in_quads) {
+    return;
+  }
+  let in_first = index % in_quads * 4u;
+  let tap = index / in_quads % TAPS;
+  let out_first = index / (in_quads * TAPS) * 4u;
+  let source_tap = select(tap, TAPS - 1u - tap, FLIP);
+
+  var result: mat4x4f;
+  for (var i = 0u; i < 4u; i++) {
+    var column = vec4f();
+    let in_channel = in_first + i;
+    var source_in = select(-1, i32(in_channel), in_channel < INS);
+    if (IN_MAPPED && source_in >= 0) {
+      source_in = in_map[in_channel];
+    }
+    for (var o = 0u; o < 4u; o++) {
+      let out_channel = out_first + o;
+      var source_out = select(-1, i32(out_channel), out_channel < OUTS);
+      if (OUT_MAPPED && source_out >= 0) {
+        source_out = out_map[out_channel];
+      }
+      if (source_in >= 0 && source_out >= 0) {
+        column[o] = value(u32(source_out) * OUT_STRIDE + u32(source_in) * IN_STRIDE + source_tap);
+      }
+    }
+    result[i] = column;
+  }
+  blocks[FIRST_BLOCK + index] = result;
+}

@@ -1,0 +1,213 @@
+/**
+ * @file What a checkpoint says of itself: `__metadata__.config`, a JSON string with guided-diffusion's keyword arguments.
+ *
+ *   { "kind": "unet" | "classifier", "model": {...}, "diffusion": {...}, "classes": [...], "null_class": n }
+ *
+ * Arguments that are absent have the original's default. Unknown ones are refused, so that a model is never built
+ * differently from what its file asks for.
+ */
+import type { DiffusionArguments } from '../diffusion/gaussian_diffusion.ts';
+import type { Parameter } from '../layers/builder.ts';
+import * as classifier from '../layers/classifier.ts';
+import * as unet from '../layers/unet.ts';
+import { CheckpointError } from '../runtime/errors.ts';
+import type { Checkpoint } from './safetensors.ts';
+
+interface Described {
+  /** The process the model was trained with, as far as the file tells. */
+  readonly diffusion: DiffusionArguments | null;
+  /** Names of the classes, in the order of their numbers. */
+  readonly classes: readonly string[] | null;
+  /** The label that stands for "no class". */
+  readonly nullClass: number | null;
+}
+
+export type ModelConfig = Described &
+  (
+    | { readonly kind: 'unet'; readonly model: unet.UNetArguments }
+    | { readonly kind: 'classifier'; readonly model: classifier.ClassifierArguments }
+  );
+
+type Json = Readonly<Record<string, unknown>>;
+
+/** Arguments that change nothing at inference. */
+const IRRELEVANT = new Set(['dropout', 'use_checkpoint', 'use_fp16', 'dims']);
+
+/** Reads typed fields of a JSON object and remembers which were asked for. */
+class Fields {
+  readonly #json: Json;
+  readonly #where: string;
+  readonly #seen = new Set<string>();
+
+  constructor(json: unknown, where: string) {
+    if (typeof json !== 'object' || json === null || Array.isArray(json)) {
+      throw new CheckpointError(`${where} should be an object, found ${JSON.stringify(json)}`);
+    }
+    this.#json = json as Json;
+    this.#where = where;
+  }
+
+  #get<T>(name: string, fallback: T | undefined, what: string, ok: (value: unknown) => value is T): T {
+    this.#seen.add(name);
+    const value = this.#json[name];
+    if (value === undefined && fallback !== undefined) return fallback;
+    if (!ok(value))
+      throw new CheckpointError(`${this.#where}.${name} should be ${what}, found ${JSON.stringify(value)}`);
+    return value;
+  }
+
+  whole(name: string, fallback?: number): number {
+    return this.#get(
+      name,
+      fallback,
+      'a positive integer, or -1',
+      (v): v is number => Number.isInteger(v) && (v as number) >= -1,
+    );
+  }
+
+  flag(name: string, fallback?: boolean): boolean {
+    return this.#get(name, fallback, 'true or false', (v): v is boolean => typeof v === 'boolean');
+  }
+
+  list(name: string, fallback?: readonly number[]): readonly number[] {
+    const numbers = (v: unknown): v is number[] => Array.isArray(v) && v.every((n) => typeof n === 'number' && n > 0);
+    return this.#get(name, fallback, 'a list of positive numbers', numbers);
+  }
+
+  choice<T extends string>(name: string, choices: readonly T[], fallback?: T): T {
+    const one = (v: unknown): v is T => (choices as readonly unknown[]).includes(v);
+    return this.#get(name, fallback, choices.map((c) => `"${c}"`).join(' or '), one);
+  }
+
+  optionalWhole(name: string): number | null {
+    const ok = (v: unknown): v is number | null => v === null || Number.isInteger(v);
+    return this.#get<number | null>(name, null, 'an integer or null', ok);
+  }
+
+  /** Complains about fields that nobody asked for. */
+  end(): void {
+    for (const name of Object.keys(this.#json)) {
+      if (!this.#seen.has(name) && !IRRELEVANT.has(name)) {
+        throw new CheckpointError(`${this.#where}.${name} is not an argument that this version knows`);
+      }
+    }
+  }
+}
+
+function encoderArguments(fields: Fields) {
+  return {
+    image_size: fields.whole('image_size'),
+    in_channels: fields.whole('in_channels'),
+    model_channels: fields.whole('model_channels'),
+    out_channels: fields.whole('out_channels'),
+    num_res_blocks: fields.whole('num_res_blocks'),
+    attention_resolutions: fields.list('attention_resolutions'),
+    channel_mult: fields.list('channel_mult', [1, 2, 4, 8]),
+    conv_resample: fields.flag('conv_resample', true),
+    num_heads: fields.whole('num_heads', 1),
+    num_head_channels: fields.whole('num_head_channels', -1),
+    use_scale_shift_norm: fields.flag('use_scale_shift_norm', false),
+    resblock_updown: fields.flag('resblock_updown', false),
+    use_new_attention_order: fields.flag('use_new_attention_order', false),
+  };
+}
+
+/** Keyword arguments of guided-diffusion's UNetModel, checked and completed. */
+export function unetArguments(json: unknown): unet.UNetArguments {
+  const fields = new Fields(json, 'model');
+  const args = {
+    ...encoderArguments(fields),
+    num_classes: fields.optionalWhole('num_classes'),
+    num_heads_upsample: fields.whole('num_heads_upsample', -1),
+  };
+  fields.end();
+  return args;
+}
+
+/** Keyword arguments of guided-diffusion's EncoderUNetModel, checked and completed. */
+export function classifierArguments(json: unknown): classifier.ClassifierArguments {
+  const fields = new Fields(json, 'model');
+  const args = {
+    ...encoderArguments(fields),
+    pool: fields.choice('pool', ['attention', 'adaptive', 'spatial', 'spatial_v2'], 'adaptive'),
+  };
+  fields.whole('num_heads_upsample', -1);
+  fields.end();
+  return args;
+}
+
+/** The flags of guided-diffusion's `create_gaussian_diffusion`. */
+function diffusionArguments(json: unknown): DiffusionArguments {
+  const fields = new Fields(json, 'diffusion');
+  const learned = fields.flag('learn_sigma', false);
+  const small = fields.flag('sigma_small', false);
+  const args: DiffusionArguments = {
+    steps: fields.whole('steps', 1000),
+    noise_schedule: fields.choice('noise_schedule', ['linear', 'cosine'], 'linear'),
+    var_type: learned ? 'learned_range' : small ? 'fixed_small' : 'fixed_large',
+    mean_type: fields.flag('predict_xstart', false) ? 'start_x' : 'epsilon',
+    rescale_timesteps: fields.flag('rescale_timesteps', false),
+  };
+  // These concern training, or are chosen anew when sampling.
+  fields.flag('use_kl', false);
+  fields.flag('rescale_learned_sigmas', false);
+  return args;
+}
+
+/** @throws CheckpointError if the file does not describe itself, or describes something this version cannot build */
+export function readConfig({ metadata }: Checkpoint): ModelConfig {
+  const text = metadata.get('config');
+  if (text === undefined) {
+    throw new CheckpointError(
+      'this file does not describe its model: expected a JSON string "config" in the safetensors metadata, with kind, model and diffusion',
+    );
+  }
+  let json: Json;
+  try {
+    json = JSON.parse(text) as Json;
+  } catch {
+    throw new CheckpointError('the "config" in the safetensors metadata is not JSON');
+  }
+  const kind = new Fields(json, 'config').choice('kind', ['unet', 'classifier']);
+  const described: Described = {
+    diffusion: json['diffusion'] === undefined ? null : diffusionArguments(json['diffusion']),
+    classes: classNames(json['classes']),
+    nullClass: new Fields(json, 'config').optionalWhole('null_class'),
+  };
+  return kind === 'unet'
+    ? { ...described, kind, model: unetArguments(json['model']) }
+    : { ...described, kind, model: classifierArguments(json['model']) };
+}
+
+function classNames(value: unknown): readonly string[] | null {
+  if (value === undefined || value === null) return null;
+  if (Array.isArray(value) && value.every((name) => typeof name === 'string')) return value;
+  throw new CheckpointError('config.classes should be a list of names');
+}
+
+/** The parameters a model of this configuration has, in the order of guided-diffusion's `state_dict`. */
+export function modelParameters(config: Pick<ModelConfig, 'kind' | 'model'>): Parameter[] {
+  return config.kind === 'unet'
+    ? unet.parameters(config.model as unet.UNetArguments)
+    : classifier.parameters(config.model as classifier.ClassifierArguments);
+}
+
+/** @throws CheckpointError naming missing, unexpected and misshapen tensors */
+export function checkTensors({ tensors }: Checkpoint, expected: readonly Parameter[]): void {
+  const complaints: string[] = [];
+  const known = new Set<string>();
+  for (const { name, shape } of expected) {
+    known.add(name);
+    const found = tensors.get(name);
+    if (!found) complaints.push(`${name} is missing`);
+    else if (found.shape.join() !== shape.join()) {
+      complaints.push(`${name} should have shape [${shape.join(', ')}], found [${found.shape.join(', ')}]`);
+    } else if (!/^B?F/.test(found.dtype))
+      complaints.push(`${name} should hold floating-point values, found ${found.dtype}`);
+  }
+  for (const name of tensors.keys()) if (!known.has(name)) complaints.push(`${name} is unexpected`);
+  if (complaints.length === 0) return;
+  const shown = complaints.slice(0, 6).join('; ');
+  const more = complaints.length > 6 ? `; and ${complaints.length - 6} more` : '';
+  throw new CheckpointError(`the tensors do not fit the model that the file describes: ${shown}${more}`);
+}

@@ -1,0 +1,153 @@
+/**
+ * @file Golden kinds `schedule`, `respacing` and `trajectory`.
+ */
+import { ddim } from '../../diffusion/ddim.ts';
+import { ddpm } from '../../diffusion/ddpm.ts';
+import { Denoiser } from '../../diffusion/denoiser.ts';
+import { createDiffusion, type DiffusionArguments, modelTimestep, tables } from '../../diffusion/gaussian_diffusion.ts';
+import { classifierFreeGuidance, classifierGuidance, type Guidance, noGuidance } from '../../diffusion/guidance.ts';
+import type { SamplingOptions, SamplingStep } from '../../diffusion/sampling.ts';
+import { betaSchedule } from '../../diffusion/schedule.ts';
+import type { Runtime } from '../../runtime/device.ts';
+import { OptionError } from '../../runtime/errors.ts';
+import type { Results } from './evaluate.ts';
+import type { CaseTensors, GoldenCase, GoldenFolder } from './manifest.ts';
+import { goldenModel, Unsupported } from './models.ts';
+
+type Json = GoldenCase['config'];
+
+const processArguments = (config: Json): DiffusionArguments => ({
+  steps: config.steps,
+  noise_schedule: config.noise_schedule,
+  var_type: config.var_type ?? 'fixed_small',
+  mean_type: config.mean_type ?? 'epsilon',
+  rescale_timesteps: config.rescale_timesteps ?? false,
+});
+
+/** The tables of a plain process, under the names that the cases use, at the recorded indices. */
+export async function scheduleCase(_runtime: Runtime, { config }: GoldenCase, tensors: CaseTensors): Promise<Results> {
+  const index = tensors.numbers('index');
+  const entries = Object.entries(tables(betaSchedule(config.noise_schedule, config.steps)));
+  return Object.fromEntries(entries.map(([name, table]) => [name, index.map((i) => table[i]!)]));
+}
+
+export async function respacingCase(_runtime: Runtime, { config }: GoldenCase): Promise<Results> {
+  const process = createDiffusion(processArguments(config), config.timestep_respacing);
+  return { ...process, timestep_map: process.timestepMap } as unknown as Results;
+}
+
+/** Arguments that the original refuses must be refused here too. */
+export async function refusalCase({ config }: GoldenCase): Promise<string | null> {
+  try {
+    createDiffusion(processArguments(config), config.timestep_respacing ?? '');
+  } catch (error) {
+    if (error instanceof OptionError) return null;
+    throw error;
+  }
+  return 'expected these arguments to be refused';
+}
+
+/** One array for all steps, in the order they are taken. */
+class Recording {
+  readonly #parts = new Map<string, Float32Array[]>();
+
+  add(name: string, values: Float32Array | null): void {
+    if (!values) return;
+    const parts = this.#parts.get(name);
+    if (parts) parts.push(values);
+    else this.#parts.set(name, [values]);
+  }
+
+  results(prefix: string): Results {
+    const results: Results = {};
+    for (const [name, parts] of this.#parts) results[prefix + name] = parts.flatMap((part) => [...part]);
+    return results;
+  }
+}
+
+export async function trajectoryCase(
+  runtime: Runtime,
+  golden: GoldenCase,
+  tensors: CaseTensors,
+  folder: GoldenFolder,
+): Promise<Results> {
+  const { config } = golden;
+  const sampler = config.sampler as string;
+  if (sampler !== 'p' && sampler !== 'ddim') throw new Unsupported(`sampler ${sampler}`);
+  const [n, c, height, width] = config.shape as [number, number, number, number];
+  const unet = goldenModel(runtime, folder, config.model);
+  const classifier = config.classifier ? goldenModel(runtime, folder, config.classifier) : null;
+  if (!unet.isUNet()) throw new Error(`${config.model} is no U-Net`);
+  if (classifier && !classifier.isClassifier()) throw new Error(`${config.classifier} is no classifier`);
+
+  const classes = unet.config.model.num_classes;
+  const conditional = classes !== null;
+  const guidance: Guidance = classifier
+    ? classifierGuidance(classifier, { conditional })
+    : config.cfg_scale !== undefined
+      ? classifierFreeGuidance()
+      : noGuidance({ conditional });
+  // In these cases the last class is the null class, but labels may name any: only classifier-free guidance reserves it.
+  const described = { ...unet.config, nullClass: config.cfg_scale === undefined ? null : classes! - 1 };
+  const denoiser = new Denoiser(runtime, {
+    unet: Object.assign(unet, { config: described }),
+    guidance,
+    batch: n,
+    height,
+    width,
+  });
+  const diffusion = processArguments(config.diffusion);
+  const noise = tensors.has('noise') ? tensors.floats('noise') : null;
+  const size = n * c * height * width;
+  const noiseOf = (index: number) => noise!.subarray(index * size, (index + 1) * size);
+  const options: SamplingOptions & { eta: number } = {
+    diffusion,
+    respacing: config.diffusion.timestep_respacing ?? '',
+    clipDenoised: config.clip_denoised ?? true,
+    eta: config.eta ?? 0,
+    ...(tensors.has('y') ? { labels: tensors.numbers('y') } : {}),
+    scale: config.classifier_scale ?? config.cfg_scale ?? 1,
+    start: tensors.floats('x_T'),
+    ...(noise ? { noise: noiseOf } : {}),
+  };
+  const run = (more: Partial<SamplingOptions>) =>
+    sampler === 'ddim' ? ddim(denoiser, { ...options, ...more }) : ddpm(denoiser, { ...options, ...more });
+
+  const record = async (step: SamplingStep, into: Recording) => {
+    const { mean, v } = await step.modelOutput();
+    into.add('sample', await step.sample());
+    into.add('pred_xstart', await step.predXstart());
+    into.add('model_output', v ? joinChannels(mean, v, n) : mean);
+    into.add('cond_grad', await step.gradient());
+  };
+  try {
+    const free = new Recording();
+    const told: number[] = [];
+    const process = createDiffusion(diffusion, config.diffusion.timestep_respacing ?? '');
+    for await (const step of run({})) {
+      await record(step, free);
+      told.push(modelTimestep(process, step.t));
+    }
+    const single = new Recording();
+    const samples = tensors.floats('sample');
+    const from = (index: number) =>
+      index === 0 ? tensors.floats('x_T') : samples.subarray((index - 1) * size, index * size);
+    for await (const step of run({ stateBefore: from })) await record(step, single);
+    return { ...free.results(''), t_model: told, ...single.results('single_step.') };
+  } finally {
+    denoiser.dispose();
+    unet.dispose();
+    classifier?.dispose();
+  }
+}
+
+/** [N, C, ...] and [N, C, ...] as [N, 2C, ...]. */
+function joinChannels(a: Float32Array, b: Float32Array, images: number): Float32Array {
+  const size = a.length / images;
+  const joined = new Float32Array(2 * a.length);
+  for (let n = 0; n < images; n++) {
+    joined.set(a.subarray(n * size, (n + 1) * size), 2 * n * size);
+    joined.set(b.subarray(n * size, (n + 1) * size), (2 * n + 1) * size);
+  }
+  return joined;
+}

@@ -1,0 +1,162 @@
+/**
+ * @file Operations without parameters that work on one element, or move elements unchanged.
+ */
+import addShader from '../../shaders/elementwise/add.wgsl';
+import copyChannels from '../../shaders/elementwise/copy_channels.wgsl';
+import reluShader from '../../shaders/elementwise/relu.wgsl';
+import reluBackward from '../../shaders/elementwise/relu_backward.wgsl';
+import repeatBatch from '../../shaders/elementwise/repeat_batch.wgsl';
+import siluShader from '../../shaders/elementwise/silu.wgsl';
+import siluBackward from '../../shaders/elementwise/silu_backward.wgsl';
+import type { Graph } from '../runtime/graph.ts';
+import { type Activation, describeShape, pixels, quads, sameShape } from '../runtime/resources.ts';
+import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
+
+/** y = a + b, of one shape. Also the adder of gradients for `Graph.backward`. */
+export function add(graph: Graph, a: Activation, b: Activation): Activation {
+  if (!sameShape(a.shape, b.shape)) {
+    throw new Error(`cannot add ${describeShape(a.shape)} and ${describeShape(b.shape)}`);
+  }
+  const y = graph.activation('sum', a.shape);
+  graph.append({
+    name: 'add',
+    inputs: [a, b],
+    outputs: [y],
+    lower: () => [
+      kernelCall(addShader, {
+        bind: { a, b, y },
+        sizes: { COUNT: y.bytes / 16 },
+        grid: lineGrid(y.bytes / 16, 64),
+        cost: { flops: y.bytes / 4, bytes: 3 * y.bytes },
+      }),
+    ],
+    adjoint: ({ outputs: [dy] }) => [dy!, dy!],
+  });
+  return y;
+}
+
+/** y = x * sigmoid(x). */
+export function silu(graph: Graph, x: Activation): Activation {
+  const y = graph.activation('silu', x.shape);
+  const size = { sizes: { COUNT: x.bytes / 16 }, grid: lineGrid(x.bytes / 16, 64) };
+  graph.append({
+    name: 'silu',
+    inputs: [x],
+    outputs: [y],
+    lower: () => [
+      kernelCall(siluShader, { ...size, bind: { x, y }, cost: { flops: 6 * (x.bytes / 4), bytes: 2 * x.bytes } }),
+    ],
+    adjoint: ({ outputs: [dy] }) => {
+      const dx = graph.activation('silu gradient', x.shape);
+      graph.append({
+        name: 'silu gradient',
+        inputs: [dy!, x],
+        outputs: [dx],
+        lower: () => [
+          kernelCall(siluBackward, {
+            ...size,
+            bind: { dy: dy!, x, dx },
+            cost: { flops: 10 * (x.bytes / 4), bytes: 3 * x.bytes },
+          }),
+        ],
+      });
+      return [dx];
+    },
+  });
+  return y;
+}
+
+/** y = max(x, 0). */
+export function relu(graph: Graph, x: Activation): Activation {
+  const y = graph.activation('relu', x.shape);
+  const size = { sizes: { COUNT: x.bytes / 16 }, grid: lineGrid(x.bytes / 16, 64) };
+  graph.append({
+    name: 'relu',
+    inputs: [x],
+    outputs: [y],
+    lower: () => [
+      kernelCall(reluShader, { ...size, bind: { x, y }, cost: { flops: x.bytes / 4, bytes: 2 * x.bytes } }),
+    ],
+    adjoint: ({ outputs: [dy] }) => {
+      const dx = graph.activation('relu gradient', x.shape);
+      graph.append({
+        name: 'relu gradient',
+        inputs: [dy!, y],
+        outputs: [dx],
+        lower: () => [
+          kernelCall(reluBackward, {
+            ...size,
+            bind: { dy: dy!, y, dx },
+            cost: { flops: x.bytes / 4, bytes: 3 * x.bytes },
+          }),
+        ],
+      });
+      return [dx];
+    },
+  });
+  return y;
+}
+
+/** Concatenation along the channels; every part but the last must have a multiple of 4 of them. */
+export function concat(graph: Graph, parts: readonly Activation[]): Activation {
+  const first = parts[0]!;
+  const fits = (part: Activation, i: number) =>
+    sameShape({ ...part.shape, c: 0 }, { ...first.shape, c: 0 }) && (i === parts.length - 1 || part.shape.c % 4 === 0);
+  if (!parts.every(fits))
+    throw new Error(`cannot concatenate ${parts.map((p) => describeShape(p.shape)).join(' and ')}`);
+  const y = graph.activation('concat', { ...first.shape, c: parts.reduce((sum, part) => sum + part.shape.c, 0) });
+  const offsets: number[] = [];
+  parts.reduce((offset, part) => {
+    offsets.push(offset);
+    return offset + quads(part.shape.c);
+  }, 0);
+  graph.append({
+    name: 'concat',
+    inputs: parts,
+    outputs: [y],
+    lower: () => parts.map((part, i) => copy(part, 0, y, offsets[i]!, quads(part.shape.c))),
+    adjoint: ({ outputs: [dy], needs }) =>
+      parts.map((part, i) => {
+        if (!needs[i]) return null;
+        const slice = graph.activation('concat gradient', part.shape);
+        graph.append({
+          name: 'concat gradient',
+          inputs: [dy!],
+          outputs: [slice],
+          lower: () => [copy(dy!, offsets[i]!, slice, 0, quads(part.shape.c))],
+        });
+        return slice;
+      }),
+  });
+  return y;
+}
+
+/** Copies `count` quads of every pixel. */
+function copy(x: Activation, from: number, y: Activation, to: number, count: number): KernelCall {
+  const rows = pixels(x.shape);
+  return kernelCall(copyChannels, {
+    bind: { x, y },
+    sizes: { ROWS: rows, COUNT: count, X_QUADS: quads(x.shape.c), Y_QUADS: quads(y.shape.c), FROM: from, TO: to },
+    grid: lineGrid(rows * count, 64),
+    cost: { flops: 0, bytes: rows * count * 32 },
+  });
+}
+
+/** The batch `times` times over: [times * N, C, H, W]. */
+export function repeat(graph: Graph, x: Activation, times: number): Activation {
+  const y = graph.activation('repeat', { ...x.shape, n: x.shape.n * times });
+  graph.append({
+    name: 'repeat',
+    inputs: [x],
+    outputs: [y],
+    lower: () => [
+      kernelCall(repeatBatch, {
+        bind: { x, y },
+        sizes: { COUNT: x.bytes / 16, TOTAL: y.bytes / 16 },
+        grid: lineGrid(y.bytes / 16, 64),
+        cost: { flops: 0, bytes: x.bytes + y.bytes },
+      }),
+    ],
+  });
+  return y;
+}

@@ -1,0 +1,86 @@
+/**
+ * @file ADM's residual block, with its embedding, and optionally resampling inside it.
+ *
+ *   h = conv(resample(silu(norm(x))))
+ *   h = conv(silu(norm(h) * (1 + scale) + shift))      use_scale_shift_norm, scale and shift from the embedding
+ *   h = conv(silu(norm(h + e)))                        otherwise
+ *   y = skip(resample(x)) + h
+ */
+import type { Activation } from '../runtime/resources.ts';
+import type { Builder, Parameter } from './builder.ts';
+import * as conv2d from './conv2d.ts';
+import { silu } from './elementwise.ts';
+import * as groupNorm from './group_norm.ts';
+import * as linear from './linear.ts';
+import { downsample, upsample } from './resample.ts';
+
+export interface ResBlock {
+  readonly channels: number;
+  /** Channels of the embedding that the block projects. */
+  readonly embedding: number;
+  readonly out: number;
+  readonly scaleShift: boolean;
+  readonly resample: 'up' | 'down' | null;
+  /** A 3 x 3 instead of a 1 x 1 convolution on the skip path, where the number of channels changes. */
+  readonly convSkip: boolean;
+}
+
+const layers = ({ channels, embedding, out, scaleShift, convSkip }: ResBlock) => ({
+  inNorm: groupNorm.normalization(channels, true),
+  inConv: { in: channels, out, kernel: 3, stride: 1 } as const,
+  projection: { in: embedding, out: scaleShift ? 2 * out : out, taps: 0 } as const,
+  outNorm: groupNorm.normalization(out, true),
+  outConv: { in: out, out, kernel: 3, stride: 1 } as const,
+  skip: out === channels ? null : ({ in: channels, out, kernel: convSkip ? 3 : 1, stride: 1 } as const),
+});
+
+export function parameters(spec: ResBlock, name: string): Parameter[] {
+  const { inNorm, inConv, projection, outNorm, outConv, skip } = layers(spec);
+  return [
+    ...groupNorm.parameters(inNorm, `${name}.in_layers.0`),
+    ...conv2d.parameters(inConv, `${name}.in_layers.2`),
+    ...linear.parameters(projection, `${name}.emb_layers.1`),
+    ...groupNorm.parameters(outNorm, `${name}.out_layers.0`),
+    ...conv2d.parameters(outConv, `${name}.out_layers.3`),
+    ...(skip ? conv2d.parameters(skip, `${name}.skip_connection`) : []),
+  ];
+}
+
+/** What each block takes of a shared projection, by the block's name. */
+export type Projections = ReadonlyMap<string, groupNorm.Embedding>;
+
+/**
+ * The `emb_layers` of all blocks of a model as one product: silu(embedding) times the stacked weights.
+ *
+ * @param embedding [N, C], h = w = 1
+ */
+export function projectEmbeddings(
+  b: Builder,
+  blocks: readonly { readonly spec: ResBlock; readonly name: string }[],
+  embedding: Activation,
+): Projections {
+  const names = blocks.map(({ name }) => `${name}.emb_layers.1`);
+  const tensor = linear.forward(b, names, silu(b.graph, embedding));
+  const projections = new Map<string, groupNorm.Embedding>();
+  let offset = 0;
+  for (const { spec, name } of blocks) {
+    projections.set(name, { tensor, offset, mode: spec.scaleShift ? 'scale-shift' : 'add' });
+    offset += layers(spec).projection.out;
+  }
+  return projections;
+}
+
+export function forward(b: Builder, spec: ResBlock, name: string, x: Activation, projections: Projections): Activation {
+  const { inNorm, inConv, outNorm, outConv, skip } = layers(spec);
+  const embedding = projections.get(name);
+  if (!embedding) throw new Error(`no embedding was projected for ${name}`);
+  const resample = (t: Activation) =>
+    spec.resample === 'up' ? upsample(b.graph, t) : spec.resample === 'down' ? downsample(b.graph, t) : t;
+
+  let h = groupNorm.forward(b, inNorm, `${name}.in_layers.0`, x);
+  h = conv2d.forward(b, inConv, `${name}.in_layers.2`, resample(h));
+  h = groupNorm.forward(b, outNorm, `${name}.out_layers.0`, h, embedding);
+  const straight = resample(x);
+  const residual = skip ? conv2d.forward(b, skip, `${name}.skip_connection`, straight) : straight;
+  return conv2d.forward(b, outConv, `${name}.out_layers.3`, h, { residual });
+}

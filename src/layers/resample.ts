@@ -1,0 +1,102 @@
+/**
+ * @file Resampling by two, nearest-neighbour up and average down; and the mean over all pixels.
+ *
+ * The gradient of one resampling is the other, times a factor: averaging spreads a quarter, upsampling collects the sum.
+ */
+import blockSum from '../../shaders/resample/block_sum.wgsl';
+import meanPixelsShader from '../../shaders/resample/mean_pixels.wgsl';
+import meanPixelsBackward from '../../shaders/resample/mean_pixels_backward.wgsl';
+import nearestUp from '../../shaders/resample/nearest_up.wgsl';
+import type { Graph } from '../runtime/graph.ts';
+import { type Activation, quads, type Shape } from '../runtime/resources.ts';
+import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
+
+/** [N, C, H, W] to [N, C, 2H, 2W]. */
+export function upsample(graph: Graph, x: Activation): Activation {
+  const { h, w } = x.shape;
+  return resample(graph, 'upsample', x, { ...x.shape, h: 2 * h, w: 2 * w }, up, 1, down, 1);
+}
+
+/** [N, C, H, W] to [N, C, floor(H / 2), floor(W / 2)], the mean of each 2 x 2 block. */
+export function downsample(graph: Graph, x: Activation): Activation {
+  const { h, w } = x.shape;
+  if (h < 2 || w < 2) throw new Error(`cannot average a ${h} x ${w} image down`);
+  return resample(graph, 'downsample', x, { ...x.shape, h: h >> 1, w: w >> 1 }, down, 0.25, up, 0.25);
+}
+
+type Kernel = (x: Activation, y: Activation, factor: number) => KernelCall;
+
+function resample(
+  graph: Graph,
+  name: string,
+  x: Activation,
+  shape: Shape,
+  kernel: Kernel,
+  factor: number,
+  adjointKernel: Kernel,
+  adjointFactor: number,
+): Activation {
+  const y = graph.activation(name, shape);
+  graph.append({
+    name,
+    inputs: [x],
+    outputs: [y],
+    lower: () => [kernel(x, y, factor)],
+    adjoint: ({ outputs: [dy] }) => {
+      const dx = graph.activation(`${name} gradient`, x.shape);
+      graph.append({
+        name: `${name} gradient`,
+        inputs: [dy!],
+        outputs: [dx],
+        lower: () => [adjointKernel(dy!, dx, adjointFactor)],
+      });
+      return [dx];
+    },
+  });
+  return y;
+}
+
+const up: Kernel = (x, y, factor) => kernelCall(nearestUp, parts(x, y, factor));
+const down: Kernel = (x, y, factor) => kernelCall(blockSum, parts(x, y, factor));
+
+const parts = (x: Activation, y: Activation, factor: number) => ({
+  bind: { x, y },
+  sizes: {
+    IMAGES: x.shape.n,
+    HEIGHT: x.shape.h,
+    WIDTH: x.shape.w,
+    OUT_HEIGHT: y.shape.h,
+    OUT_WIDTH: y.shape.w,
+    CHANNEL_QUADS: quads(x.shape.c),
+    FACTOR: factor,
+  },
+  grid: lineGrid(y.bytes / 16, 64),
+  cost: { flops: y.bytes, bytes: x.bytes + y.bytes },
+});
+
+/** [N, C, H, W] to [N, C, 1, 1]: the mean over all pixels. */
+export function meanPixels(graph: Graph, x: Activation): Activation {
+  const { n, h, w, c } = x.shape;
+  const y = graph.activation('mean of pixels', { n, h: 1, w: 1, c });
+  const sizes = { IMAGES: n, PIXELS: h * w, CHANNEL_QUADS: quads(c) };
+  const cost = { flops: x.bytes / 4, bytes: x.bytes + y.bytes };
+  graph.append({
+    name: 'mean of pixels',
+    inputs: [x],
+    outputs: [y],
+    lower: () => [kernelCall(meanPixelsShader, { bind: { x, y }, sizes, grid: lineGrid(y.bytes / 16, 64), cost })],
+    adjoint: ({ outputs: [dy] }) => {
+      const dx = graph.activation('mean of pixels gradient', x.shape);
+      graph.append({
+        name: 'mean of pixels gradient',
+        inputs: [dy!],
+        outputs: [dx],
+        lower: () => [
+          kernelCall(meanPixelsBackward, { bind: { dy: dy!, dx }, sizes, grid: lineGrid(dx.bytes / 16, 64), cost }),
+        ],
+      });
+      return [dx];
+    },
+  });
+  return y;
+}

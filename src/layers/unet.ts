@@ -1,0 +1,144 @@
+/**
+ * @file ADM's U-Net (UNetModel of guided-diffusion): x_t and a timestep in, eps and optionally a variance out.
+ *
+ * Dhariwal & Nichol 2021, section 3. Names, order and arithmetic are those of openai/guided-diffusion's unet.py.
+ */
+import { type Activation, describeShape, type Tensor } from '../runtime/resources.ts';
+import type { Builder, Parameter } from './builder.ts';
+import * as conv2d from './conv2d.ts';
+import { concat } from './elementwise.ts';
+import { addLabel } from './embedding.ts';
+import {
+  attentionLayer,
+  type Block,
+  blockForward,
+  blockParameters,
+  type EncoderArguments,
+  embeddingChannels,
+  encoderBlocks,
+  type Layer,
+  levelChannels,
+  residualBlocks,
+  resLayer,
+  timeEmbed,
+  timeEmbedParameters,
+} from './encoder.ts';
+import * as groupNorm from './group_norm.ts';
+import * as resBlock from './res_block.ts';
+
+export interface UNetArguments extends EncoderArguments {
+  /** Number of classes, the null class included; null for a model without labels. */
+  readonly num_classes: number | null;
+  /** Heads in the output blocks; -1 for `num_heads`. Without effect where `num_head_channels` is given. */
+  readonly num_heads_upsample: number;
+}
+
+export interface UNetInputs {
+  /** x_t [N, C, H, W]; H and W divisible by 2 for each level but the first. */
+  readonly x: Activation;
+  /** [N, model_channels], made by `timestepEmbedding`. */
+  readonly timesteps: Activation;
+  /** N words, for a model with classes. */
+  readonly labels: Tensor | null;
+}
+
+/** Called with each block's result, under the names of guided-diffusion's modules. */
+export type Trace = (name: string, value: Activation) => void;
+
+function blocks(args: UNetArguments) {
+  const { input, middle, factor } = encoderBlocks(args);
+  const skips = input.map((block) => block.channels);
+  const numHeads = args.num_heads_upsample === -1 ? args.num_heads : args.num_heads_upsample;
+  const output: Block[] = [];
+  let channels = middle.channels;
+  let ds = factor;
+  for (let level = args.channel_mult.length - 1; level >= 0; level--) {
+    for (let i = 0; i <= args.num_res_blocks; i++) {
+      const name = `output_blocks.${output.length}`;
+      const layers: Layer[] = [];
+      const out = levelChannels(args, args.channel_mult[level]!);
+      layers.push(resLayer(args, `${name}.0`, channels + skips.pop()!, out));
+      channels = out;
+      if (args.attention_resolutions.includes(ds)) {
+        layers.push(attentionLayer(args, `${name}.${layers.length}`, channels, numHeads));
+      }
+      if (level > 0 && i === args.num_res_blocks) {
+        ds /= 2;
+        const upName = `${name}.${layers.length}`;
+        layers.push(
+          args.resblock_updown
+            ? resLayer(args, upName, channels, channels, 'up')
+            : {
+                kind: 'up',
+                name: upName,
+                spec: args.conv_resample ? { in: channels, out: channels, kernel: 3, stride: 1 } : null,
+              },
+        );
+      }
+      output.push({ name, layers, channels });
+    }
+  }
+  return {
+    input,
+    middle,
+    output,
+    norm: groupNorm.normalization(channels, true),
+    conv: { in: channels, out: args.out_channels, kernel: 3, stride: 1 } as const,
+  };
+}
+
+/** All parameters, in the order of guided-diffusion's `state_dict`. */
+export function parameters(args: UNetArguments): Parameter[] {
+  const { input, middle, output, norm, conv } = blocks(args);
+  const label = { name: 'label_emb.weight', shape: [args.num_classes ?? 0, embeddingChannels(args)] };
+  return [
+    ...timeEmbedParameters(args),
+    ...(args.num_classes === null ? [] : [label]),
+    ...blockParameters([...input, middle, ...output]),
+    ...groupNorm.parameters(norm, 'out.0'),
+    ...conv2d.parameters(conv, 'out.2'),
+  ];
+}
+
+/** @returns [N, out_channels, H, W]: eps, and with learned variance as many channels of v after it */
+export function forward(b: Builder, args: UNetArguments, inputs: UNetInputs, trace: Trace = () => {}): Activation {
+  const { input, middle, output, norm, conv } = blocks(args);
+  checkSize(inputs.x, args);
+  if ((args.num_classes === null) !== (inputs.labels === null)) {
+    throw new Error(args.num_classes === null ? 'this U-Net takes no labels' : 'this U-Net needs labels');
+  }
+
+  const time = timeEmbed(b, inputs.timesteps);
+  trace('time_embed', time);
+  const embedding = inputs.labels ? addLabel(b, 'label_emb.weight', time, inputs.labels) : time;
+  const projections = resBlock.projectEmbeddings(b, residualBlocks([...input, middle, ...output]), embedding);
+
+  const skips: Activation[] = [];
+  let h = inputs.x;
+  const run = (block: Block) => {
+    h = blockForward(b, block, h, projections);
+    trace(block.name, h);
+  };
+  for (const block of input) {
+    run(block);
+    skips.push(h);
+  }
+  run(middle);
+  for (const block of output) {
+    h = concat(b.graph, [h, skips.pop()!]);
+    run(block);
+  }
+  h = groupNorm.forward(b, norm, 'out.0', h);
+  return conv2d.forward(b, conv, 'out.2', h);
+}
+
+/** Every skip connection must meet a tensor of its own size again. */
+function checkSize(x: Activation, args: UNetArguments): void {
+  const factor = 2 ** (args.channel_mult.length - 1);
+  const { h, w, c } = x.shape;
+  if (c !== args.in_channels || h % factor !== 0 || w % factor !== 0) {
+    throw new Error(
+      `this U-Net takes [N, ${args.in_channels}, H, W] with H and W divisible by ${factor}, found ${describeShape(x.shape)}`,
+    );
+  }
+}

@@ -1,0 +1,144 @@
+/**
+ * @file The operation list: what layers append to, and where gradients come from.
+ *
+ * A tensor is a value with one producer; nothing here owns a buffer. `backward` walks the list in reverse and asks each
+ * operation for its adjoint, which is again operations on the same list. What nobody reads is dropped by the plan, so
+ * "gradient of the input only" needs no mode of its own.
+ */
+
+import {
+  type Activation,
+  activationBytes,
+  describeShape,
+  type Shape,
+  sameShape,
+  type Tensor,
+  type Uniform,
+} from './resources.ts';
+import type { KernelCall, Shader, ShaderInterface } from './shader.ts';
+
+/** What kernels are chosen for: known without a device, so that a plan can be costed before one exists. */
+export interface Target {
+  /** A software adapter runs on the CPU: loads and barriers are dear there, occupancy means nothing. */
+  readonly adapter: 'cpu' | 'gpu';
+}
+
+export interface AdjointRequest {
+  /** Gradients of the operation's outputs, in order; null where none flows. At least one is not null. */
+  readonly outputs: readonly (Activation | null)[];
+  /** Which inputs need a gradient. */
+  readonly needs: readonly boolean[];
+  /**
+   * Hands over the gradient that input `i` has collected from its other readers. An adjoint that calls this promises to
+   * return the sum; one that does not leaves the addition to the graph.
+   */
+  take(i: number): Activation | null;
+}
+
+export interface Operation {
+  readonly name: string;
+  readonly inputs: readonly Tensor[];
+  readonly outputs: readonly Tensor[];
+  /** State that is changed in place: such an operation is never dropped. */
+  readonly updates?: readonly Tensor[];
+  /** The dispatches, in order. Called when a plan is made, at most once a plan. */
+  lower(): readonly KernelCall[];
+  /** Gradients of the inputs, in order. Absent for operations without a gradient. */
+  adjoint?(request: AdjointRequest): readonly (Activation | null)[];
+}
+
+/** Adds two gradients of one tensor; given by the layers, so that the graph knows no kernel. */
+export type Adder = (graph: Graph, a: Activation, b: Activation) => Activation;
+
+export class Graph {
+  readonly target: Target;
+  readonly operations: Operation[] = [];
+  /** Tensors that the host writes, or that keep their value from run to run. */
+  readonly persistent = new Set<Tensor>();
+  readonly uniforms: Uniform[] = [];
+  #ids = 0;
+
+  constructor(target: Target) {
+    this.target = target;
+  }
+
+  activation(name: string, shape: Shape): Activation {
+    return { kind: 'tensor', id: this.#ids++, name, shape, bytes: activationBytes(shape) };
+  }
+
+  /** An intermediate of `words` 32-bit words in a layout of its own. */
+  array(name: string, words: number): Tensor {
+    return { kind: 'tensor', id: this.#ids++, name, shape: null, bytes: Math.max(16, words * 4) };
+  }
+
+  input(name: string, shape: Shape): Activation {
+    const tensor = this.activation(name, shape);
+    this.persistent.add(tensor);
+    return tensor;
+  }
+
+  inputArray(name: string, words: number): Tensor {
+    const tensor = this.array(name, words);
+    this.persistent.add(tensor);
+    return tensor;
+  }
+
+  /** The uniform block called `name` of a shader. Its values start at zero and are set with `Plan.set`. */
+  uniform<I extends ShaderInterface>(shader: Shader<I>, name: keyof I['uniforms'] & string): Uniform {
+    const uniform: Uniform = { kind: 'uniform', id: this.#ids++, name, block: shader.uniforms[name]! };
+    this.uniforms.push(uniform);
+    return uniform;
+  }
+
+  append(operation: Operation): void {
+    this.operations.push(operation);
+  }
+
+  /**
+   * Appends the operations that carry `seed`, the gradient with respect to `output`, back to `input`.
+   *
+   * @returns the gradient with respect to `input`, of its shape
+   * @throws Error if `output` does not depend on `input`, or an operation between them has no gradient
+   */
+  backward(output: Activation, seed: Activation, input: Activation, add: Adder): Activation {
+    if (!sameShape(output.shape, seed.shape)) {
+      throw new Error(
+        `the gradient of ${output.name} must have its shape ${describeShape(output.shape)}, found ${describeShape(seed.shape)}`,
+      );
+    }
+    const active = new Set<Tensor>([input]);
+    const forward = [...this.operations];
+    for (const operation of forward) {
+      if (operation.inputs.some((t) => active.has(t))) for (const t of operation.outputs) active.add(t);
+    }
+    if (!active.has(output)) throw new Error(`${output.name} does not depend on ${input.name}`);
+
+    const gradients = new Map<Tensor, Activation>([[output, seed]]);
+    for (const operation of forward.reverse()) {
+      const outputs = operation.outputs.map((t) => gradients.get(t) ?? null);
+      const needs = operation.inputs.map((t) => active.has(t));
+      if (outputs.every((g) => g === null) || !needs.includes(true)) continue;
+      if (!operation.adjoint) throw new Error(`${operation.name} has no gradient`);
+      const taken = new Set<Tensor>();
+      const results = operation.adjoint({
+        outputs,
+        needs,
+        take: (i) => {
+          const tensor = operation.inputs[i]!;
+          const collected = gradients.get(tensor) ?? null;
+          if (collected) taken.add(tensor);
+          return collected;
+        },
+      });
+      operation.inputs.forEach((tensor, i) => {
+        const result = results[i];
+        if (!needs[i] || !result) return;
+        const collected = gradients.get(tensor);
+        gradients.set(tensor, collected && !taken.delete(tensor) ? add(this, collected, result) : result);
+      });
+    }
+    const gradient = gradients.get(input);
+    if (!gradient) throw new Error(`no gradient reaches ${input.name}`);
+    return gradient;
+  }
+}

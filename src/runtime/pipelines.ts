@@ -1,0 +1,188 @@
+/**
+ * @file Compiles kernel calls into pipelines, each once, all at the same time.
+ *
+ * A size is a pipeline constant, or a field of a uniform block that this module adds to the text: then one pipeline
+ * serves every shape, which is what a first visit and a software adapter wait for.
+ */
+import type { Runtime } from './device.ts';
+import { DeviceError } from './errors.ts';
+import type { KernelCall, Shader } from './shader.ts';
+import { expandTiles } from './tiles.ts';
+
+export interface Binding {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+  readonly size: number;
+}
+
+export interface CompiledKernel {
+  readonly pipeline: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+  /** Names and order of the sizes in the uniform block, at binding `sizesBinding`; empty if sizes are constants. */
+  readonly uniformSizes: readonly string[];
+  readonly sizesBinding: number;
+}
+
+/** Identifies a pipeline: equal keys compile to the same thing. */
+export function pipelineKey(call: KernelCall): string {
+  const list = (record: Readonly<Record<string, unknown>>) =>
+    Object.keys(record)
+      .sort()
+      .map((name) => `${name}=${record[name]}`)
+      .join();
+  return [call.shader.name, list(call.tiles), list(call.switches), call.constantSizes ? list(call.sizes) : ''].join(
+    '|',
+  );
+}
+
+/** The text a device compiles. */
+export function kernelSource(call: KernelCall): string {
+  let text = expandTiles(call.shader.source, call.tiles);
+  const names = uniformSizes(call);
+  if (names.length === 0) return text;
+  for (const name of names) {
+    text = text
+      .replace(new RegExp(`^[ \\t]*override\\s+${name}\\b[^;]*;`, 'm'), '')
+      .replace(new RegExp(`\\b${name}\\b`, 'g'), `sizes.${name}`);
+  }
+  const fields = names.map((name) => `  ${name}: ${call.shader.sizes[name]},`).join('\n');
+  const binding = call.shader.bindings.length;
+  return `${text}\nstruct Sizes {\n${fields}\n}\n@group(0) @binding(${binding}) var<uniform> sizes: Sizes;\n`;
+}
+
+const uniformSizes = (call: KernelCall): string[] => (call.constantSizes ? [] : Object.keys(call.shader.sizes));
+
+export class Pipelines {
+  readonly #device: GPUDevice;
+  readonly #compiled = new Map<string, Promise<CompiledKernel>>();
+  readonly #layouts = new Map<string, GPUBindGroupLayout>();
+
+  constructor(device: GPUDevice) {
+    this.#device = device;
+  }
+
+  /** The number of distinct pipelines compiled, or being compiled. */
+  get count(): number {
+    return this.#compiled.size;
+  }
+
+  get(call: KernelCall): Promise<CompiledKernel> {
+    const key = pipelineKey(call);
+    let compiled = this.#compiled.get(key);
+    if (!compiled) {
+      compiled = this.#compile(call);
+      this.#compiled.set(key, compiled);
+      compiled.catch(() => this.#compiled.delete(key));
+    }
+    return compiled;
+  }
+
+  async #compile(call: KernelCall): Promise<CompiledKernel> {
+    const { shader } = call;
+    const names = uniformSizes(call);
+    const layout = this.#layout(shader, names.length > 0);
+    const constants: Record<string, number> = {};
+    for (const [name, value] of Object.entries(call.switches)) constants[name] = Number(value);
+    if (call.constantSizes) Object.assign(constants, call.sizes);
+    const label = shader.name;
+    // The scope keeps a broken shader out of the console: its messages are in the error thrown below.
+    this.#device.pushErrorScope('validation');
+    const module = this.#device.createShaderModule({ label, code: kernelSource(call) });
+    void this.#device.popErrorScope();
+    try {
+      const pipeline = await this.#device.createComputePipelineAsync({
+        label,
+        layout: this.#device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+        compute: { module, entryPoint: 'main', constants },
+      });
+      return { pipeline, layout, uniformSizes: names, sizesBinding: shader.bindings.length };
+    } catch (error) {
+      const info = await module.getCompilationInfo();
+      const messages = info.messages.map((m) => `line ${m.lineNum}: ${m.message}`).join('; ');
+      const reason = messages || (error instanceof Error ? error.message : String(error));
+      throw new DeviceError('validation', `shaders/${shader.name}.wgsl does not compile on this device: ${reason}`);
+    }
+  }
+
+  #layout(shader: Shader, withSizes: boolean): GPUBindGroupLayout {
+    const types = shader.bindings.map((b): GPUBufferBindingType => {
+      return b.access === 'uniform' ? 'uniform' : b.access === 'read' ? 'read-only-storage' : 'storage';
+    });
+    if (withSizes) types.push('uniform');
+    const key = types.join();
+    let layout = this.#layouts.get(key);
+    if (!layout) {
+      layout = this.#device.createBindGroupLayout({
+        entries: types.map((type, binding) => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type } })),
+      });
+      this.#layouts.set(key, layout);
+    }
+    return layout;
+  }
+}
+
+/** The sizes of a call as the bytes of its uniform block. */
+export function sizesBlock(call: KernelCall, names: readonly string[]): Uint8Array {
+  const bytes = new Uint8Array(Math.max(16, Math.ceil(names.length / 4) * 16));
+  const view = new DataView(bytes.buffer);
+  names.forEach((name, i) => {
+    const type = call.shader.sizes[name];
+    const value = call.sizes[name]!;
+    if (type === 'f32') view.setFloat32(i * 4, value, true);
+    else if (type === 'i32') view.setInt32(i * 4, value, true);
+    else view.setUint32(i * 4, value, true);
+  });
+  return bytes;
+}
+
+/** A call whose data already lie in buffers; `null` for a binding that its switches leave unused. */
+export interface BoundCall {
+  readonly call: KernelCall;
+  readonly bindings: Readonly<Record<string, Binding | null>>;
+}
+
+export function bindGroup(
+  runtime: Runtime,
+  call: KernelCall,
+  kernel: CompiledKernel,
+  bindings: Readonly<Record<string, Binding | null>>,
+  sizes: Binding | null,
+): GPUBindGroup {
+  const entries: GPUBindGroupEntry[] = call.shader.bindings.map(({ name, index, access }) => ({
+    binding: index,
+    resource: bindings[name] ?? runtime.placeholder(access, index),
+  }));
+  if (sizes) entries.push({ binding: kernel.sizesBinding, resource: sizes });
+  return runtime.device.createBindGroup({ label: call.shader.name, layout: kernel.layout, entries });
+}
+
+/** Runs calls once, in order, and waits for them: for work at load time. A plan is the way to run calls often. */
+export async function runOnce(runtime: Runtime, calls: readonly BoundCall[]): Promise<void> {
+  if (calls.length === 0) return;
+  const { device, buffers } = runtime;
+  const kernels = await Promise.all(calls.map(({ call }) => runtime.pipelines.get(call)));
+  const temporary: GPUBuffer[] = [];
+  await runtime.checked('packing weights', () => {
+    const encoder = device.createCommandEncoder();
+    const pass = encoder.beginComputePass();
+    calls.forEach(({ call, bindings }, i) => {
+      const kernel = kernels[i]!;
+      let sizes: Binding | null = null;
+      if (kernel.uniformSizes.length > 0) {
+        const bytes = sizesBlock(call, kernel.uniformSizes);
+        const buffer = buffers.create('sizes', bytes.byteLength, GPUBufferUsage.UNIFORM, true);
+        new Uint8Array(buffer.getMappedRange()).set(bytes);
+        buffer.unmap();
+        temporary.push(buffer);
+        sizes = { buffer, offset: 0, size: bytes.byteLength };
+      }
+      pass.setPipeline(kernel.pipeline);
+      pass.setBindGroup(0, bindGroup(runtime, call, kernel, bindings, sizes));
+      pass.dispatchWorkgroups(...call.grid);
+    });
+    pass.end();
+    device.queue.submit([encoder.finish()]);
+  });
+  await device.queue.onSubmittedWorkDone();
+  for (const buffer of temporary) buffers.destroy(buffer);
+}

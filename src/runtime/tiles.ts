@@ -1,0 +1,159 @@
+/**
+ * @file Sets the tile sizes of a shader and turns its register arrays into named registers.
+ *
+ * WGSL allows a function-scope array only with a constant size, and compilers keep an indexed one in memory: slow on
+ * every adapter measured. So a kernel is written the readable way,
+ *
+ *     const PIXELS: u32 = 4u; // tile: pixels an invocation
+ *     var sums: array<vec4f, PIXELS>;
+ *     for (var p = 0u; p < PIXELS; p++) { sums[p] += w * line[p + kx]; }
+ *
+ * which is valid as it stands, and this module rewrites it before compilation: a loop whose counter indexes a register
+ * array is repeated with the counter replaced by its value, and `sums[2]` becomes the variable `sums_2`. All other loops
+ * stay loops. Both forms compute the same; test/runtime/tiles.test.ts runs both on a device.
+ */
+
+/** A `const` line of u32 type. */
+const CONSTANT = /^([ \t]*const\s+(\w+)\s*:\s*u32\s*=\s*)([^;]+)(;)/gm;
+const ARRAY = /\bvar\s+(\w+)\s*:\s*array<\s*([\w<>]+)\s*,\s*([^>]+?)\s*>\s*;/g;
+const LOOP = /\bfor\s*\(\s*var\s+(\w+)\s*=\s*([^;]+);\s*(\w+)\s*<\s*([^;]+);\s*(\w+)\s*\+\+\s*\)\s*\{/g;
+
+/** The value of an expression of non-negative integer literals, + - * / % and parentheses; null if it holds more. */
+export function evaluate(expression: string, constants: ReadonlyMap<string, number>): number | null {
+  const tokens = expression.match(/\w+|[-+*/%()]|\S/g) ?? [];
+  let at = 0;
+  let failed = false;
+  const primary = (): number => {
+    const token = tokens[at++];
+    if (token === '(') {
+      const value = sum();
+      if (tokens[at++] !== ')') failed = true;
+      return value;
+    }
+    const value =
+      token === undefined ? undefined : /^\d+u?$/.test(token) ? Number.parseInt(token, 10) : constants.get(token);
+    if (value === undefined) failed = true;
+    return value ?? 0;
+  };
+  const product = (): number => {
+    let value = primary();
+    for (let op = tokens[at]; op === '*' || op === '/' || op === '%'; op = tokens[at]) {
+      at++;
+      const right = primary();
+      if (op !== '*' && right === 0) failed = true;
+      else value = op === '*' ? value * right : op === '/' ? Math.trunc(value / right) : value % right;
+    }
+    return value;
+  };
+  const sum = (): number => {
+    let value = product();
+    for (let op = tokens[at]; op === '+' || op === '-'; op = tokens[at]) {
+      at++;
+      const right = product();
+      value += op === '+' ? right : -right;
+    }
+    return value;
+  };
+  const value = sum();
+  return failed || at !== tokens.length || value < 0 ? null : value;
+}
+
+/** The index just after the bracket that closes the one at `open`. */
+function closing(text: string, open: number): number {
+  const opener = text[open];
+  const closer = opener === '{' ? '}' : ']';
+  let depth = 0;
+  for (let i = open; i < text.length; i++) {
+    if (text[i] === opener) depth++;
+    else if (text[i] === closer && --depth === 0) return i + 1;
+  }
+  throw new Error(`unbalanced ${opener}`);
+}
+
+const word = (name: string): RegExp => new RegExp(`(?<![\\w.])${name}\\b`, 'g');
+
+/** The texts in the brackets that follow the array's name. */
+function indices(text: string, array: string): { from: number; to: number; index: string }[] {
+  const found = [];
+  for (const match of text.matchAll(new RegExp(`(?<![\\w.])${array}\\s*\\[`, 'g'))) {
+    const open = match.index + match[0].length - 1;
+    const to = closing(text, open);
+    found.push({ from: match.index, to, index: text.slice(open + 1, to - 1) });
+  }
+  return found;
+}
+
+/**
+ * @param source WGSL text
+ * @param tiles new values for constants of the text
+ * @throws Error if a register array is used in a way that unrolling cannot resolve
+ */
+export function expandTiles(source: string, tiles: Readonly<Record<string, number>>): string {
+  let text = setTiles(source, tiles);
+  const constants = new Map<string, number>();
+  for (const [, , name, value] of text.matchAll(CONSTANT)) {
+    const number = evaluate(value!, constants);
+    if (number !== null) constants.set(name!, number);
+  }
+
+  const sizes = new Map<string, number>();
+  text = text.replace(ARRAY, (declaration, name: string, type: string, length: string) => {
+    const size = evaluate(length, constants);
+    if (size === null) return declaration;
+    if (sizes.has(name) && sizes.get(name) !== size) throw new Error(`register array ${name} has two sizes`);
+    sizes.set(name, size);
+    return Array.from({ length: size }, (_, i) => `var ${name}_${i}: ${type};`).join(' ');
+  });
+  if (sizes.size === 0) return text;
+
+  const arrays = [...sizes.keys()];
+  const governs = (counter: string, body: string) =>
+    arrays.some((array) => indices(body, array).some(({ index }) => word(counter).test(index)));
+
+  const unroll = (part: string): string => {
+    let result = '';
+    let rest = part;
+    for (;;) {
+      LOOP.lastIndex = 0;
+      const match = LOOP.exec(rest);
+      if (!match) return result + rest;
+      const [head, counter, start, tested, bound] = match as unknown as [string, string, string, string, string];
+      const open = match.index + head.length - 1;
+      const end = closing(rest, open);
+      const body = rest.slice(open, end);
+      result += rest.slice(0, match.index);
+      const from = evaluate(start, constants);
+      const to = evaluate(bound, constants);
+      if (from !== null && to !== null && tested === counter && governs(counter, body)) {
+        if (new RegExp(`\\bvar\\s+${counter}\\b`).test(body))
+          throw new Error(`loop counter ${counter} is declared twice`);
+        for (let i = from; i < to; i++) result += unroll(body.replace(word(counter), `${i}u`));
+      } else {
+        result += head.slice(0, -1) + unroll(body);
+      }
+      rest = rest.slice(end);
+    }
+  };
+  text = unroll(text);
+
+  for (const [array, size] of sizes) {
+    for (const { from, to, index } of indices(text, array).reverse()) {
+      const value = evaluate(index, constants);
+      if (value === null || value >= size) throw new Error(`cannot resolve register ${array}[${index}]`);
+      text = `${text.slice(0, from)}${array}_${value}${text.slice(to)}`;
+    }
+    if (word(array).test(text)) throw new Error(`register array ${array} is used as a whole`);
+  }
+  return text;
+}
+
+/** Only replaces the numbers of the tile constants: the readable form, for comparison in tests. */
+export function setTiles(source: string, tiles: Readonly<Record<string, number>>): string {
+  const unused = new Set(Object.keys(tiles));
+  const text = source.replace(CONSTANT, (line, head: string, name: string, _value, tail: string) => {
+    if (!unused.delete(name)) return line;
+    return `${head}${tiles[name]}u${tail}`;
+  });
+  if (unused.size > 0) throw new Error(`the shader has no tile constant ${[...unused].join(', ')}`);
+  return text;
+}
