@@ -4,6 +4,7 @@
  */
 import { PilotwaveError } from '../runtime/errors.ts';
 import { type CommandHelp, helpText } from './arguments.ts';
+import { generate, generateHelp } from './generate.ts';
 import { verify, verifyHelp } from './verify/verify.ts';
 
 interface Command {
@@ -13,6 +14,7 @@ interface Command {
 }
 
 const COMMANDS: Readonly<Record<string, Command>> = {
+  generate: { help: generateHelp, run: generate },
   verify: { help: verifyHelp, run: verify },
 };
 

@@ -206,8 +206,8 @@ export function buildStep(
 /** What holds for a whole run. */
 export interface RunSettings {
   readonly process: GaussianDiffusion;
-  /** A class for each picture; ignored by an unguided, unconditional model. */
-  readonly labels: readonly number[];
+  /** A class for each picture, or null for none; ignored by an unguided, unconditional model. */
+  readonly labels: readonly (number | null)[];
   /** Clamp the prediction of x_0 to [-1, 1]. */
   readonly clipDenoised: boolean;
   readonly seed: number;
@@ -247,21 +247,25 @@ export class Stepper {
 
   /** Sets what holds for a whole run. @throws OptionError if a label is no class */
   begin({ labels }: RunSettings): void {
-    const { guidance, unet, shape } = this.denoiser;
+    const { guidance, unet, shape, classes } = this.denoiser;
     const { labels: unetLabels, classifierLabels } = this.#step;
-    const needed = guidance.kind !== 'none' || guidance.conditional;
-    if (needed) {
-      const classes = this.denoiser.classes!;
+    const { nullClass } = unet.config;
+    const told = guidance.kind === 'free' || guidance.conditional;
+    if (told || guidance.kind === 'classifier') {
       if (labels.length !== shape.n) throw new OptionError(`expected ${shape.n} labels, found ${labels.length}`);
-      const wrong = labels.find((label) => !Number.isInteger(label) || label < 0 || label >= classes);
-      if (wrong !== undefined) throw new OptionError(`a label should be from 0 to ${classes - 1}, found ${wrong}`);
+      const wrong = labels.find((l) => l !== null && (!Number.isInteger(l) || l < 0 || l >= classes!));
+      if (wrong !== undefined) throw new OptionError(`a label should be from 0 to ${classes! - 1}, found ${wrong}`);
+      if (told && nullClass === null && labels.includes(null)) {
+        throw new OptionError('this U-Net has no null class, so every picture needs a label');
+      }
     }
     if (unetLabels) {
-      const none = Array<number>(shape.n).fill(unet.config.nullClass ?? 0);
-      const seen = guidance.kind === 'free' ? [...labels, ...none] : guidance.conditional ? labels : none;
-      this.plan.write(unetLabels, Uint32Array.from(seen));
+      const none = Array<number>(shape.n).fill(nullClass ?? 0);
+      const asked = labels.map((label) => label ?? nullClass ?? 0);
+      this.plan.write(unetLabels, Uint32Array.from(guidance.kind === 'free' ? [...asked, ...none] : told ? asked : none));
     }
-    if (classifierLabels) this.plan.write(classifierLabels, Uint32Array.from(labels));
+    // A picture without a class is given any: its scale is 0.
+    if (classifierLabels) this.plan.write(classifierLabels, Uint32Array.from(labels, (label) => label ?? 0));
   }
 
   /** Sets x_t. @param sample [N, C, H, W] */

@@ -15,15 +15,22 @@ export interface SampleOptions
     Pick<DenoiserOptions, 'height' | 'width'> {
   readonly unet: Model;
   readonly guidance: Guidance;
-  /** A class for each picture; as many pictures are made. */
-  readonly labels: readonly number[];
+  /** A class for each picture, or null for none; as many pictures are made. */
+  readonly labels: readonly (number | null)[];
   readonly scale?: number;
   /** "ddim" by default. */
   readonly sampler?: 'ddim' | 'ddpm';
   /** At most so many pictures at once; 16 by default. Pictures do not depend on it. */
   readonly maxBatch?: number;
-  /** Called after each step with its state, and with the pictures done before this batch. */
-  readonly onStep?: (step: SamplingStep, firstImage: number) => void | Promise<void>;
+  /** Called after each step with its state, and with how many steps of how many are done in all batches. */
+  readonly onStep?: (step: SamplingStep, progress: SampleProgress) => void | Promise<void>;
+}
+
+export interface SampleProgress {
+  readonly done: number;
+  readonly total: number;
+  /** Number of the batch's first picture. */
+  readonly firstImage: number;
 }
 
 export interface SampleResult {
@@ -55,10 +62,11 @@ export async function sample(runtime: Runtime, options: SampleOptions): Promise<
   }
   const samples = new Float32Array(labels.length * picture);
   const run = sampler === 'ddim' ? ddim : ddpm;
+  const batches = Math.ceil(labels.length / batch);
   let steps = 0;
-  let batches = 0;
+  let done = 0;
   try {
-    for (let first = 0; first < labels.length; first += batch, batches++) {
+    for (let first = 0; first < labels.length; first += batch) {
       const taken = Math.min(batch, labels.length - first);
       const filled = Array.from({ length: batch }, (_, i) => labels[first + Math.min(i, taken - 1)]!);
       const from = start
@@ -66,7 +74,7 @@ export async function sample(runtime: Runtime, options: SampleOptions): Promise<
         : {};
       let last: SamplingStep | null = null;
       for await (const step of run(denoiser, { ...rest, ...from, labels: filled, firstImage: first })) {
-        await onStep?.(step, first);
+        await onStep?.(step, { done: ++done, total: batches * step.count, firstImage: first });
         last = step;
       }
       steps = last!.count;

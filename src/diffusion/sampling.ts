@@ -9,8 +9,8 @@ import { createDiffusion, type DiffusionArguments, type GaussianDiffusion } from
 export interface SamplingOptions extends Pick<PlanOptions, 'signal' | 'onCompile'> {
   /** Which timesteps are taken: "25", "ddim25", "10,10,5", or "" for all. See `spaceTimesteps`. */
   readonly respacing?: string;
-  /** A class for each picture. Needed for guidance and for conditional models. */
-  readonly labels?: readonly number[];
+  /** A class for each picture, or null for none: such a picture is not guided. Not needed where classes play no part. */
+  readonly labels?: readonly (number | null)[];
   /** Guidance scale s: one for all pictures, or one for each. 1 by default. */
   readonly scale?: number | readonly number[];
   /** Seed of all noise: an integer from 0 to 2^53 - 1. */
@@ -83,7 +83,7 @@ export async function* runSampler(
   signal?.throwIfAborted();
   const stepper = await denoiser.stepper(sampler.part, options);
   stepper.begin(settings);
-  stepper.setScale(scales(options.scale ?? 1, denoiser.shape.n));
+  stepper.setScale(scales(options.scale ?? 1, denoiser.shape.n).map((s, i) => (settings.labels[i] === null ? 0 : s)));
   if (options.start) stepper.setSample(options.start);
   else await stepper.startFromNoise(settings);
 

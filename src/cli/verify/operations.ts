@@ -1,6 +1,7 @@
 /**
  * @file Golden kinds `op.*`: single operations and their input gradients.
  */
+import { imageBytes } from '../../diffusion/image.ts';
 import * as attention from '../../layers/attention.ts';
 import * as attentionPool from '../../layers/attention_pool.ts';
 import { select } from '../../layers/classifier.ts';
@@ -131,6 +132,7 @@ export const operations: Readonly<Record<string, Runner>> = {
   'op.timestep_embedding': async (_runtime, { config }, tensors) => ({
     out: timestepEmbedding(tensors.numbers('t'), config.dim, config.max_period),
   }),
+  'op.image_uint8': async (_runtime, _golden, tensors) => ({ out: imageBytes(tensors.floats('x')) }),
   'op.log_softmax_select': (runtime, _golden, tensors) =>
     evaluate(runtime, { tensors: new Map(), metadata: new Map() }, (e) => {
       const x = e.input('x', shapeOf(tensors.values('x').shape), tensors.floats('x'));
