@@ -1,5 +1,6 @@
 // Builds dist/: pilotwave.js (one ESM file without imports), node.js and cli.js for Node, and the types.
-import { execFileSync } from 'node:child_process';
+import { spawnSync } from 'node:child_process';
+import { utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'vite';
 import { root } from './shaders/write_types.mjs';
@@ -29,10 +30,8 @@ await build({
     },
   },
 });
-execFileSync(
-  process.execPath,
-  [join(root, 'node_modules/typescript/bin/tsc'), '-p', join(root, 'tsconfig.build.json')],
-  {
-    stdio: 'inherit',
-  },
-);
+const tsc = join(root, 'node_modules', 'typescript', 'bin', 'tsc');
+const types = spawnSync(process.execPath, [tsc, '-p', join(root, 'tsconfig.build.json')], { stdio: ['ignore', 2, 2] });
+if (types.status !== 0) process.exit(types.status ?? 1);
+const now = new Date();
+utimesSync(join(root, 'dist', 'cli.js'), now, now); // only a build that went through to the end counts as new

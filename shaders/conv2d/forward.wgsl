@@ -8,6 +8,7 @@
 //
 // One invocation makes PIXELS neighbours of a row times QUADS channel quads in registers, without a barrier: id.x counts
 // pixel tiles, id.y quad tiles. A line of input is loaded once and serves all KERNEL horizontal taps.
+// BIAS and RESIDUAL are 1 or 0. They are sizes, not switches: a branch outside the loops costs nothing, a pipeline does.
 // Host checks: OUT_ROWS = N * OUT_HEIGHT, OUT_HEIGHT = (HEIGHT - 1) / STRIDE + 1, the same for the width.
 // Saved for the backward pass: nothing. Input gradient: at stride 1 this very kernel, on transposed weights with the taps
 // in reverse order; at stride 2 input_gradient_strided.wgsl.
@@ -26,8 +27,8 @@ override OUT_ROWS: u32;
 override OUT_HEIGHT: u32;
 override OUT_WIDTH: u32;
 override OUT_QUADS: u32;
-override BIAS: bool = true;
-override RESIDUAL: bool = false;
+override BIAS: u32;
+override RESIDUAL: u32;
 override THREADS_X: u32 = 8u;
 override THREADS_Y: u32 = 8u;
 
@@ -57,7 +58,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let quad = min(first_quad + q, OUT_QUADS - 1u);
     kernel[q] = quad * (KERNEL * KERNEL * IN_QUADS);
     var start = vec4f();
-    if (BIAS) {
+    if (BIAS == 1u) {
       start = bias[quad];
     }
     for (var p = 0u; p < PIXELS; p++) {
@@ -94,7 +95,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     for (var p = 0u; p < PIXELS; p++) {
       if (first_quad + q < OUT_QUADS && ox + p < OUT_WIDTH) {
         let at = (row * OUT_WIDTH + ox + p) * OUT_QUADS + first_quad + q;
-        if (RESIDUAL) {
+        if (RESIDUAL == 1u) {
           y[at] = sums[q * PIXELS + p] + residual[at];
         } else {
           y[at] = sums[q * PIXELS + p];

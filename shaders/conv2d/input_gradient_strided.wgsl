@@ -13,6 +13,7 @@
 // One invocation makes PIXELS pixels of one row and one column parity (ix, ix + 2, ...) times QUADS channel quads. id.x
 // counts tiles of a row of each parity, id.y quad tiles, id.z the column's parity.
 // Host checks: ROWS = N * HEIGHT.
+// RESIDUAL is 1 or 0.
 
 const PIXELS: u32 = 4u; // tile: input pixels an invocation
 const QUADS: u32 = 2u; // tile: input channel quads an invocation
@@ -26,7 +27,7 @@ override IN_QUADS: u32;
 override OUT_HEIGHT: u32;
 override OUT_WIDTH: u32;
 override OUT_QUADS: u32;
-override RESIDUAL: bool = false;
+override RESIDUAL: u32;
 override THREADS_X: u32 = 8u;
 override THREADS_Y: u32 = 8u;
 
@@ -89,7 +90,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
       let ix = (first + p) * 2u + parity;
       if (first_quad + q < IN_QUADS && ix < WIDTH) {
         let at = (row * WIDTH + ix) * IN_QUADS + first_quad + q;
-        if (RESIDUAL) {
+        if (RESIDUAL == 1u) {
           dx[at] = sums[q * PIXELS + p] + residual[at];
         } else {
           dx[at] = sums[q * PIXELS + p];

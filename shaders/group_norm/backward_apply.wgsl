@@ -4,14 +4,15 @@
 //
 // dy, x, dx, residual [N, PIXELS, CHANNEL_QUADS] of vec4f; coefficients [N, 4, CHANNEL_QUADS] from the forward pass;
 // terms [N, 2, CHANNEL_QUADS]: slope, constant. One invocation makes RUN pixels of one quad.
+// RESIDUAL is 1 or 0.
 
 const RUN: u32 = 4u; // tile: pixels an invocation
 
 override IMAGES: u32;
 override PIXELS: u32;
 override CHANNEL_QUADS: u32;
+override RESIDUAL: u32;
 override SILU: bool = false;
-override RESIDUAL: bool = false;
 
 @group(0) @binding(0) var<storage, read> dy: array<vec4f>;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
@@ -46,7 +47,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
       g *= sigmoid * (1.0 + z * (1.0 - sigmoid));
     }
     var result = factor * g + slope * deviation + constant;
-    if (RESIDUAL) {
+    if (RESIDUAL == 1u) {
       result += residual[place];
     }
     dx[place] = result;

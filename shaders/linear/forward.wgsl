@@ -7,6 +7,7 @@
 //
 // One invocation makes RUN rows times QUADS channel quads in registers; id.x counts row tiles, id.y quad tiles.
 // Saved for the backward pass: nothing. The input gradient is this kernel on the transposed weights.
+// BIAS and RESIDUAL are 1 or 0.
 
 const RUN: u32 = 4u; // tile: rows an invocation
 const QUADS: u32 = 2u; // tile: output channel quads an invocation
@@ -14,8 +15,8 @@ const QUADS: u32 = 2u; // tile: output channel quads an invocation
 override ROWS: u32;
 override IN_QUADS: u32;
 override OUT_QUADS: u32;
-override BIAS: bool = true;
-override RESIDUAL: bool = false;
+override BIAS: u32;
+override RESIDUAL: u32;
 override THREADS_X: u32 = 8u;
 override THREADS_Y: u32 = 8u;
 
@@ -43,7 +44,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     let quad = min(first_quad + q, OUT_QUADS - 1u);
     kernel[q] = quad * IN_QUADS;
     var start = vec4f();
-    if (BIAS) {
+    if (BIAS == 1u) {
       start = bias[quad];
     }
     for (var r = 0u; r < RUN; r++) {
@@ -68,7 +69,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     for (var r = 0u; r < RUN; r++) {
       if (first_quad + q < OUT_QUADS && first_row + r < ROWS) {
         let at = (first_row + r) * OUT_QUADS + first_quad + q;
-        if (RESIDUAL) {
+        if (RESIDUAL == 1u) {
           y[at] = sums[q * RUN + r] + residual[at];
         } else {
           y[at] = sums[q * RUN + r];

@@ -84,12 +84,17 @@ function complaint(error: unknown, { usage, options }: CommandHelp): string {
 export function numberOption(
   name: string,
   text: string,
-  { min = Number.NEGATIVE_INFINITY, whole = false } = {},
+  {
+    min = Number.NEGATIVE_INFINITY,
+    max = Number.POSITIVE_INFINITY,
+    whole = false,
+  }: { readonly min?: number; readonly max?: number; readonly whole?: boolean } = {},
 ): number {
   const value = text.trim() === '' ? Number.NaN : Number(text);
-  if (!Number.isFinite(value) || value < min || (whole && !Number.isSafeInteger(value))) {
+  if (!Number.isFinite(value) || value < min || value > max || (whole && !Number.isSafeInteger(value))) {
     const kind = whole ? 'a whole number' : 'a number';
-    const bound = min === Number.NEGATIVE_INFINITY ? '' : ` from ${min} on`;
+    const from = min === Number.NEGATIVE_INFINITY ? '' : ` from ${min}`;
+    const bound = max === Number.POSITIVE_INFINITY ? from && `${from} on` : `${from} to ${max}`;
     throw new OptionError(`--${name} should be ${kind}${bound}, found "${text}"`);
   }
   return value;

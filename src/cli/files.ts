@@ -4,8 +4,8 @@
 import { accessSync, constants, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { loadModel, type Model } from '../checkpoints/model.ts';
 import { readSafetensors } from '../checkpoints/safetensors.ts';
-import { type Model, loadModel } from '../checkpoints/model.ts';
 import type { Runtime } from '../runtime/device.ts';
 import { CheckpointError, OptionError } from '../runtime/errors.ts';
 

@@ -2,8 +2,7 @@
  * @file `generate`: pictures of chosen classes, as a contact sheet.
  */
 import type { Model } from '../checkpoints/model.ts';
-import { toNumbers } from '../checkpoints/safetensors.ts';
-import { writeSafetensors } from '../checkpoints/safetensors.ts';
+import { toNumbers, writeSafetensors } from '../checkpoints/safetensors.ts';
 import { classifierFreeGuidance, classifierGuidance, type Guidance, noGuidance } from '../diffusion/guidance.ts';
 import { seedWords } from '../diffusion/noise.ts';
 import { sample } from '../diffusion/sample.ts';
@@ -17,7 +16,12 @@ import { checkWritable, readModel, readTensors, shippedWeights, writeWhole } fro
 import { encodePng } from './png.ts';
 
 const OPTIONS = {
-  class: { type: 'string', multiple: true, value: 'NAME|INDEX|all|null', help: 'classes, in turn up to the count; commas allowed (all)' },
+  class: {
+    type: 'string',
+    multiple: true,
+    value: 'NAME|INDEX|all|null',
+    help: 'classes, in turn up to the count; commas allowed (all)',
+  },
   count: { type: 'string', value: 'N', help: 'number of pictures (one for each class named)' },
   guidance: { type: 'string', value: 'KIND', help: 'classifier, free or none', default: 'classifier' },
   conditional: { type: 'boolean', help: 'the U-Net sees the class too, not only the guidance' },
@@ -32,7 +36,12 @@ const OPTIONS = {
   classifier: { type: 'string', value: 'FILE', help: 'classifier checkpoint (the shipped one)' },
   out: { type: 'string', value: 'FILE.png', help: 'the contact sheet (a name made of the settings, in out/)' },
   raw: { type: 'string', value: 'FILE', help: 'writes samples and labels as a safetensors file too' },
-  adapter: { type: 'string', value: 'NAME', help: 'auto, gpu, software, or a part of an adapter’s name', default: 'auto' },
+  adapter: {
+    type: 'string',
+    value: 'NAME',
+    help: 'auto, gpu, software, or a part of an adapter’s name',
+    default: 'auto',
+  },
   json: { type: 'boolean', help: 'prints one JSON object with adapter, times, memory and files' },
 } as const satisfies OptionTable;
 
@@ -150,6 +159,9 @@ function choice<T extends string>(name: string, text: string, choices: readonly 
   throw new OptionError(`--${name} should be ${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}, found "${text}"`);
 }
 
+/** A sheet of more pictures is no sheet. */
+const MAX_COUNT = 10_000;
+
 const DEFAULT_SCALE = { classifier: 4, free: 2, none: 0 } as const;
 const DEFAULT_STEPS = { ddim: 25, ddpm: 50 } as const;
 
@@ -161,10 +173,13 @@ function readSettings(options: Options): Settings {
   const eta = options.eta === undefined ? 0 : numberOption('eta', options.eta, { min: 0 });
   const seed = numberOption('seed', options.seed, { min: 0, whole: true });
   seedWords(seed);
-  if (options.eta !== undefined && sampler === 'ddpm') throw new OptionError('--eta is an option of ddim; ddpm has none');
+  if (options.eta !== undefined && sampler === 'ddpm')
+    throw new OptionError('--eta is an option of ddim; ddpm has none');
   if (options.scale !== undefined && guidance === 'none') throw new OptionError('--scale needs a guidance; it is none');
   if (options.conditional && guidance === 'free') {
-    throw new OptionError('--conditional is for classifier guidance or none; classifier-free guidance always sees the class');
+    throw new OptionError(
+      '--conditional is for classifier guidance or none; classifier-free guidance always sees the class',
+    );
   }
   if (options.classifier !== undefined && guidance !== 'classifier') {
     throw new OptionError(`--classifier is for classifier guidance, the guidance is ${guidance}`);
@@ -173,15 +188,27 @@ function readSettings(options: Options): Settings {
     throw new OptionError('--steps and --respacing exclude each other');
   }
   const steps =
-    options.steps === undefined ? DEFAULT_STEPS[sampler] : numberOption('steps', options.steps, { min: 1, whole: true });
+    options.steps === undefined
+      ? DEFAULT_STEPS[sampler]
+      : numberOption('steps', options.steps, { min: 1, whole: true });
   const respacing = options.respacing ?? (sampler === 'ddim' ? `ddim${steps}` : `${steps}`);
-  if (options.count !== undefined) numberOption('count', options.count, { min: 1, whole: true });
+  if (options.count !== undefined) numberOption('count', options.count, { min: 1, max: MAX_COUNT, whole: true });
   const conditional = options.conditional;
   const parts = [sampler, respacing.replace(/^ddim/, '').replaceAll(',', '-'), guidance];
   if (conditional) parts.push('conditional');
   if (guidance !== 'none') parts.push(`scale${scale}`);
   parts.push(`seed${seed}`);
-  return { guidance, conditional, scale, sampler, respacing, eta, seed, adapter: options.adapter, name: parts.join('-') };
+  return {
+    guidance,
+    conditional,
+    scale,
+    sampler,
+    respacing,
+    eta,
+    seed,
+    adapter: options.adapter,
+    name: parts.join('-'),
+  };
 }
 
 function readGuidance(runtime: Runtime, options: Options, { guidance, conditional }: Settings): Guidance {
@@ -249,4 +276,3 @@ function recordedOptions(settings: Settings, labels: readonly (number | null)[])
   const { name: _name, adapter: _adapter, ...rest } = settings;
   return { ...rest, labels };
 }
-

@@ -262,10 +262,17 @@ export class Stepper {
     if (unetLabels) {
       const none = Array<number>(shape.n).fill(nullClass ?? 0);
       const asked = labels.map((label) => label ?? nullClass ?? 0);
-      this.plan.write(unetLabels, Uint32Array.from(guidance.kind === 'free' ? [...asked, ...none] : told ? asked : none));
+      this.plan.write(
+        unetLabels,
+        Uint32Array.from(guidance.kind === 'free' ? [...asked, ...none] : told ? asked : none),
+      );
     }
     // A picture without a class is given any: its scale is 0.
-    if (classifierLabels) this.plan.write(classifierLabels, Uint32Array.from(labels, (label) => label ?? 0));
+    if (classifierLabels)
+      this.plan.write(
+        classifierLabels,
+        Uint32Array.from(labels, (label) => label ?? 0),
+      );
   }
 
   /** Sets x_t. @param sample [N, C, H, W] */

@@ -50,7 +50,7 @@ export function philox(counter: Words, key: readonly [number, number]): Words {
 /** log2 of the segments that each octave of the tail probability is cut into, and of the steps inside a segment. */
 const SEGMENT_BITS = 6;
 const FRACTION_BITS = 11;
-/** Binary digits after the point: of the table's entries, and of the deviates. 6.4 * 2^21 still fits a float32 exactly. */
+/** Binary digits after the point: of the table's entries, and of the deviates. 6.2 * 2^21 still fits a float32 exactly. */
 const TABLE_DIGITS = 26;
 const RESULT_DIGITS = 21;
 /** Octaves of a 31-bit word. */

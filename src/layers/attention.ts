@@ -74,7 +74,8 @@ export function forward(
     SCALE: 1 / Math.sqrt(width),
   };
   const QUADS = tileQuads(headQuads);
-  const run = 2;
+  const run = graph.target.slowCompiler ? 1 : 2;
+  const across = graph.target.slowCompiler ? 2 : 4;
   const grid = (count: number) =>
     [Math.ceil(Math.ceil(count / run) / 64), n * heads, Math.ceil(headQuads / QUADS)] as const;
   /** One product of the scores' size. */
@@ -92,7 +93,7 @@ export function forward(
       kernelCall(attentionForward, {
         bind: { qkv, out, lse },
         sizes,
-        tiles: { QUERY_RUN: run, KEYS: 4, QUADS },
+        tiles: { QUERY_RUN: run, KEYS: across, QUADS },
         grid: grid(queries),
         cost: { flops: 2 * product, bytes: qkv.bytes + out.bytes },
       }),
@@ -108,14 +109,14 @@ export function forward(
           kernelCall(backwardQuery, {
             bind: { qkv, out, lse, d_out: dOut!, d_qkv: dQkv, delta },
             sizes,
-            tiles: { QUERY_RUN: run, KEYS: 4, QUADS },
+            tiles: { QUERY_RUN: run, KEYS: across, QUADS },
             grid: grid(tokens),
             cost: { flops: 3 * product, bytes: 2 * (qkv.bytes + out.bytes) },
           }),
           kernelCall(backwardKeyValue, {
             bind: { qkv, lse, d_out: dOut!, delta, d_qkv: dQkv },
             sizes,
-            tiles: { KEY_RUN: run, QUERY_TILE: 4, QUADS },
+            tiles: { KEY_RUN: run, QUERY_TILE: across, QUADS },
             grid: grid(tokens),
             cost: { flops: 4 * product, bytes: 2 * (qkv.bytes + out.bytes) },
           }),

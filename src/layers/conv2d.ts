@@ -99,8 +99,10 @@ function convolution(
       OUT_HEIGHT: h,
       OUT_WIDTH: w,
       OUT_QUADS: quads(c),
+      BIAS: Number(bias !== null),
+      RESIDUAL: Number(residual !== null),
     },
-    switches: { BIAS: bias !== null, RESIDUAL: residual !== null, ...THREADS },
+    switches: THREADS,
     tiles: { ...tiles, KERNEL: kernel, STRIDE: stride },
     grid: [
       Math.ceil((n * h * Math.ceil(w / tiles.PIXELS)) / THREADS.THREADS_X),
@@ -132,8 +134,9 @@ function stridedGradient(
       OUT_HEIGHT: dy.shape.h,
       OUT_WIDTH: dy.shape.w,
       OUT_QUADS: quads(dy.shape.c),
+      RESIDUAL: Number(residual !== null),
     },
-    switches: { RESIDUAL: residual !== null, ...THREADS },
+    switches: THREADS,
     tiles: { ...tiles, KERNEL: kernel },
     grid: [
       Math.ceil((n * h * Math.ceil(columns / tiles.PIXELS)) / THREADS.THREADS_X),
@@ -144,10 +147,14 @@ function stridedGradient(
   });
 }
 
-/** On a CPU adapter a load costs several multiply-adds, so a longer run of pixels pays; on a GPU it costs occupancy. */
-function tile(graph: Graph, width: number, outQuads: number): { PIXELS: number; QUADS: number } {
-  const wide = graph.target.adapter === 'cpu' && width > 4;
-  return { PIXELS: wide ? 8 : 4, QUADS: outQuads === 1 ? 1 : 2 };
+/**
+ * On a CPU adapter a load costs several multiply-adds, so a longer run of pixels pays, up to the row's width; on a GPU it
+ * would cost occupancy.
+ */
+function tile({ target }: Graph, width: number, outQuads: number): { PIXELS: number; QUADS: number } {
+  const QUADS = outQuads === 1 || target.slowCompiler ? 1 : 2;
+  if (target.adapter === 'gpu' || width <= 4) return { PIXELS: 4, QUADS };
+  return { PIXELS: width < 12 ? 8 : 16, QUADS };
 }
 
 function convolutionCost(kernel: number, x: Shape, y: Shape, outputs: number): Cost {

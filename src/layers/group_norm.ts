@@ -153,8 +153,8 @@ export function forward(
             calls.push(
               kernelCall(backwardApply, {
                 bind: { dy: dy!, x, coefficients, terms, residual, dx },
-                sizes: image,
-                switches: { SILU: silu, RESIDUAL: residual !== null },
+                sizes: { ...image, RESIDUAL: Number(residual !== null) },
+                switches: { SILU: silu },
                 tiles: {},
                 grid: applyGrid,
                 cost: { flops: (silu ? 16 : 6) * (bytes / 4), bytes: (residual ? 4 : 3) * bytes },

@@ -89,8 +89,14 @@ function product(
   const threads = { THREADS_X: 16, THREADS_Y: 4 };
   return kernelCall(linearForward, {
     bind: { x, weights, bias, residual, y },
-    sizes: { ROWS: rows, IN_QUADS: quads(x.shape.c), OUT_QUADS: outQuads },
-    switches: { BIAS: bias !== null, RESIDUAL: residual !== null, ...threads },
+    sizes: {
+      ROWS: rows,
+      IN_QUADS: quads(x.shape.c),
+      OUT_QUADS: outQuads,
+      BIAS: Number(bias !== null),
+      RESIDUAL: Number(residual !== null),
+    },
+    switches: threads,
     tiles,
     grid: [
       Math.ceil(Math.ceil(rows / tiles.RUN) / threads.THREADS_X),
@@ -102,10 +108,10 @@ function product(
 }
 
 /** Larger tiles load less for each multiply-add; few rows leave nothing to tile. */
-function tile(graph: Graph, rows: number, outQuads: number): { RUN: number; QUADS: number } {
+function tile({ target }: Graph, rows: number, outQuads: number): { RUN: number; QUADS: number } {
   const QUADS = outQuads === 1 ? 1 : 2;
   if (rows <= 2) return { RUN: 1, QUADS };
-  return { RUN: graph.target.adapter === 'cpu' && rows >= 64 ? 8 : 4, QUADS };
+  return { RUN: target.adapter === 'cpu' && !target.slowCompiler && rows >= 64 ? 8 : 4, QUADS };
 }
 
 function productCost(rows: number, ins: number, outs: number): Cost {

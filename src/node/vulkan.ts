@@ -5,10 +5,19 @@
  * bring both: a loader, and SwiftShader, a driver that computes on the CPU. So does the npm package @sparticuz/chromium,
  * in an archive.
  */
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
 import { constants, homedir, tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { brotliDecompressSync } from 'node:zlib';
 
 export interface SoftwareDriver {
@@ -58,39 +67,53 @@ export function browserDriver(): SoftwareDriver | null {
 
 /** SwiftShader inside the npm package @sparticuz/chromium, unpacked at first use; or null. */
 export function packagedDriver(): SoftwareDriver | null {
-  let archive: string;
-  try {
-    const entry = createRequire(import.meta.url).resolve('@sparticuz/chromium');
-    archive = join(dirname(entry), '..', 'bin', 'swiftshader.tar.br');
-  } catch {
-    return null;
-  }
-  if (!existsSync(archive)) return null;
-  const folder = unpackOnce(archive);
+  const archive = packagedArchive('swiftshader.tar.br');
+  if (!archive) return null;
+  const folder = unpackOnce(archive, 'pilotwave-swiftshader');
   return { source: 'SwiftShader of @sparticuz/chromium', icd: join(folder, ICD), loader: join(folder, LOADER) };
 }
 
-/** Unpacks into node_modules/.cache, or where that cannot be written into a temporary folder of this process's own. */
-function unpackOnce(archive: string): string {
+/** The path of an archive of @sparticuz/chromium, or null if the package is not there. */
+export function packagedArchive(name: string): string | null {
+  let folder: string;
+  try {
+    folder = dirname(createRequire(import.meta.url).resolve('@sparticuz/chromium'));
+  } catch {
+    return null;
+  }
+  for (; dirname(folder) !== folder; folder = dirname(folder)) {
+    const archive = join(folder, 'bin', name);
+    if (existsSync(archive)) return archive;
+  }
+  return null;
+}
+
+/**
+ * Unpacks the files of an archive, without its folders, into node_modules/.cache, or where that cannot be written into a
+ * temporary folder of this process's own.
+ */
+export function unpackOnce(archive: string, name: string): string {
   const packed = readFileSync(archive);
   const cache = join(dirname(archive), '..', '..', '..', '.cache');
-  const folder = join(cache, `pilotwave-swiftshader-${packed.byteLength}`);
-  if (existsSync(join(folder, ICD))) return folder;
+  const folder = join(cache, `${name}-${packed.byteLength}`);
+  if (existsSync(folder)) return folder;
   let partial: string;
   try {
     mkdirSync(cache, { recursive: true });
     partial = mkdtempSync(`${folder}.`);
   } catch {
-    partial = mkdtempSync(join(tmpdir(), 'pilotwave-swiftshader-'));
+    partial = mkdtempSync(join(tmpdir(), `${name}-`));
   }
-  for (const { name, data } of readTar(brotliDecompressSync(packed))) {
-    if (/^[\w.]+$/.test(name)) writeFileSync(join(partial, name), data, { mode: 0o755 });
+  for (const file of readTar(brotliDecompressSync(packed))) {
+    const target = basename(file.name);
+    if (/^[\w.]+$/.test(target)) writeFileSync(join(partial, target), file.data, { mode: 0o755 });
   }
   if (!partial.startsWith(folder)) return partial;
   try {
     renameSync(partial, folder); // in one go, so that another process never sees half of it
   } catch (error) {
-    if (!existsSync(join(folder, ICD))) throw error;
+    if (!existsSync(folder)) throw error;
+    rmSync(partial, { recursive: true, force: true });
   }
   return folder;
 }

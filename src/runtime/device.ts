@@ -84,7 +84,8 @@ export class Runtime {
   constructor(device: GPUDevice) {
     this.device = device;
     this.adapter = describeAdapter(device.adapterInfo);
-    this.target = { adapter: this.adapter.software ? 'cpu' : 'gpu' };
+    const { software, vendor } = this.adapter;
+    this.target = { adapter: software ? 'cpu' : 'gpu', slowCompiler: software && vendor === 'mesa' };
     this.limits = device.limits;
     this.buffers = new Buffers(device);
     this.pipelines = new Pipelines(device);

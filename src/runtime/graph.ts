@@ -21,6 +21,8 @@ import type { KernelCall, Shader, ShaderInterface } from './shader.ts';
 export interface Target {
   /** A software adapter runs on the CPU: loads and barriers are dear there, occupancy means nothing. */
   readonly adapter: 'cpu' | 'gpu';
+  /** Compilation takes seconds for a large unrolled kernel (Mesa's LLVM pipeline), so that smaller tiles win overall. */
+  readonly slowCompiler: boolean;
 }
 
 export interface AdjointRequest {

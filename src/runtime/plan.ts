@@ -116,8 +116,10 @@ export class Plan {
         const bindingOf = (resource: Resource): Binding => {
           switch (resource.kind) {
             case 'tensor': {
-              const buffer = ownBuffer.get(resource) ?? slots[made.slotOf.get(resource)!]!;
-              return { buffer, offset: 0, size: resource.bytes };
+              const own = ownBuffer.get(resource);
+              if (own) return { buffer: own, offset: 0, size: resource.bytes };
+              const { slot, offset } = made.placeOf.get(resource)!;
+              return { buffer: slots[slot]!, offset, size: resource.bytes };
             }
             case 'uniform':
               return uniforms.binding(resource);
@@ -252,7 +254,7 @@ export class Plan {
 
 function checkLimits(made: Schedule, limits: GPUSupportedLimits): void {
   const bound = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
-  for (const tensor of [...made.own, ...made.slotOf.keys()]) {
+  for (const tensor of [...made.own, ...made.placeOf.keys()]) {
     if (tensor.bytes > bound) {
       throw new DeviceError(
         'limit',

@@ -1,9 +1,9 @@
 /**
  * @file Turns an operation list into a dispatch list with slots: which tensors live when, and which may share a buffer.
  *
- * Pure arithmetic, no device: `inspect` and the tests use it as it is. A slot is a buffer that serves one tensor after
- * another. WebGPU forbids a buffer to be read and written in one dispatch, so a tensor that is written never shares the
- * slot of one that is read by the same dispatch.
+ * Pure arithmetic, no device: `inspect` and the tests use it as it is. A slot is a buffer that serves many tensors, one
+ * after another and side by side. WebGPU forbids a buffer to be read and written in one dispatch, so a tensor that is
+ * written never shares a slot with one that the same dispatch reads.
  */
 import type { Graph, Operation } from './graph.ts';
 import type { Tensor } from './resources.ts';
@@ -14,11 +14,17 @@ export interface ScheduledCall extends KernelCall {
   readonly operation: string;
 }
 
+/** Where a tensor lies while it lives. */
+export interface Place {
+  readonly slot: number;
+  readonly offset: number;
+}
+
 export interface Schedule {
   readonly calls: readonly ScheduledCall[];
   /** Slot sizes in bytes. */
   readonly slots: readonly number[];
-  readonly slotOf: ReadonlyMap<Tensor, number>;
+  readonly placeOf: ReadonlyMap<Tensor, Place>;
   /** Tensors with a buffer of their own: inputs, state and the outputs asked for. */
   readonly own: readonly Tensor[];
   /** Bytes of slots and own buffers together: what the plan allocates for activations. */
@@ -44,29 +50,95 @@ export function schedule(graph: Graph, outputs: readonly Tensor[]): Schedule {
   });
   checkOrder(calls, graph.persistent);
 
-  const slots: number[] = [];
-  const slotOf = new Map<Tensor, number>();
-  const free: number[] = [];
-  let ownBytes = 0;
-  for (const tensor of own) ownBytes += tensor.bytes;
-  let live = ownBytes;
-  let liveBytes = live;
-  calls.forEach((call, index) => {
-    const here = tensorsOf(call).filter((tensor) => !own.has(tensor));
-    for (const tensor of here) {
-      if (first.get(tensor) !== index) continue;
-      live += tensor.bytes;
-      slotOf.set(tensor, takeSlot(tensor.bytes, slots, free));
-    }
-    liveBytes = Math.max(liveBytes, live);
-    for (const tensor of here) {
-      if (last.get(tensor) !== index) continue;
-      live -= tensor.bytes;
-      free.push(slotOf.get(tensor)!);
-    }
-  });
+  const lives = [...first.keys()]
+    .filter((tensor) => !own.has(tensor))
+    .map((tensor) => ({ tensor, from: first.get(tensor)!, to: last.get(tensor)! }));
+  const { slots, placeOf } = assignPlaces(lives, conflicts(calls));
+  const ownBytes = [...own].reduce((sum, tensor) => sum + tensor.bytes, 0);
   const bytes = ownBytes + slots.reduce((sum, size) => sum + size, 0);
-  return { calls, slots, slotOf, own: [...own], bytes, liveBytes };
+  return { calls, slots, placeOf, own: [...own], bytes, liveBytes: ownBytes + largestLiveSet(lives, calls.length) };
+}
+
+/** The calls between which a tensor lives: from its first use to its last, both included. */
+interface Life {
+  readonly tensor: Tensor;
+  readonly from: number;
+  readonly to: number;
+}
+
+/** For each tensor, those that must not share its buffer: one of the two is written where the other is read. */
+function conflicts(calls: readonly ScheduledCall[]): Map<Tensor, Set<Tensor>> {
+  const pairs = new Map<Tensor, Set<Tensor>>();
+  const note = (a: Tensor, b: Tensor) => {
+    const set = pairs.get(a);
+    if (set) set.add(b);
+    else pairs.set(a, new Set([b]));
+  };
+  for (const { shader, bind } of calls) {
+    const bound = shader.bindings.flatMap(({ name, access }) => {
+      const resource = bind[name];
+      return resource?.kind === 'tensor' ? [{ tensor: resource, written: access === 'read_write' }] : [];
+    });
+    for (const a of bound) {
+      for (const b of bound) {
+        if (a.written && !b.written) {
+          note(a.tensor, b.tensor);
+          note(b.tensor, a.tensor);
+        }
+      }
+    }
+  }
+  return pairs;
+}
+
+/** Offsets of storage bindings must be multiples of this (WebGPU's default limit). */
+const ALIGNMENT = 256;
+
+/**
+ * Largest tensors first, each into the tightest gap that is free for all of its life in a slot without a conflict, or
+ * into a new slot of its own size (greedy by size, Pisarchyk & Lee 2020, with more than one arena).
+ */
+function assignPlaces(lives: readonly Life[], pairs: ReadonlyMap<Tensor, ReadonlySet<Tensor>>) {
+  interface Tenant extends Life {
+    readonly offset: number;
+    readonly end: number;
+  }
+  const slots: { readonly bytes: number; readonly tenants: Tenant[] }[] = [];
+  const placeOf = new Map<Tensor, Place>();
+  for (const life of [...lives].sort((a, b) => b.tensor.bytes - a.tensor.bytes)) {
+    const size = Math.ceil(life.tensor.bytes / ALIGNMENT) * ALIGNMENT;
+    const enemies = pairs.get(life.tensor);
+    let best: { slot: number; offset: number; gap: number } | null = null;
+    slots.forEach(({ bytes, tenants }, slot) => {
+      if (enemies && tenants.some(({ tensor }) => enemies.has(tensor))) return;
+      const present = tenants
+        .filter((other) => other.from <= life.to && life.from <= other.to)
+        .sort((a, b) => a.offset - b.offset);
+      let at = 0;
+      for (const { offset, end } of [...present, { offset: bytes, end: bytes }]) {
+        const gap = offset - at;
+        if (gap >= size && (best === null || gap < best.gap)) best = { slot, offset: at, gap };
+        at = Math.max(at, end);
+      }
+    });
+    best ??= { slot: slots.push({ bytes: size, tenants: [] }) - 1, offset: 0, gap: size };
+    slots[best.slot]!.tenants.push({ ...life, offset: best.offset, end: best.offset + size });
+    placeOf.set(life.tensor, { slot: best.slot, offset: best.offset });
+  }
+  return { slots: slots.map((slot) => slot.bytes), placeOf };
+}
+
+function largestLiveSet(lives: readonly Life[], calls: number): number {
+  const change = new Float64Array(calls + 1);
+  for (const { tensor, from, to } of lives) {
+    change[from]! += tensor.bytes;
+    change[to + 1]! -= tensor.bytes;
+  }
+  let live = 0;
+  return change.reduce((largest, bytes) => {
+    live += bytes;
+    return Math.max(largest, live);
+  }, 0);
 }
 
 /** Drops operations whose outputs nobody reads. */
@@ -86,21 +158,6 @@ function tensorsOf(call: KernelCall): Tensor[] {
   const tensors = new Set<Tensor>();
   for (const resource of Object.values(call.bind)) if (resource.kind === 'tensor') tensors.add(resource);
   return [...tensors];
-}
-
-/** The smallest free slot that fits; else the largest one, grown; else a new one. */
-function takeSlot(bytes: number, slots: number[], free: number[]): number {
-  let best = -1;
-  for (let i = 0; i < free.length; i++) {
-    const size = slots[free[i]!]!;
-    const bestSize = best < 0 ? -1 : slots[free[best]!]!;
-    const fits = size >= bytes;
-    if (best < 0 || (fits ? bestSize < bytes || size < bestSize : bestSize < bytes && size > bestSize)) best = i;
-  }
-  if (best < 0) return slots.push(bytes) - 1;
-  const [slot] = free.splice(best, 1);
-  slots[slot!] = Math.max(slots[slot!]!, bytes);
-  return slot!;
 }
 
 /** A mistake in a layer's `lower`, caught before it becomes wrong numbers. */

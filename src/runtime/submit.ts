@@ -35,17 +35,23 @@ export class SlicePlan {
     return this.#measured ? this.#durations.reduce((sum, ms) => sum + ms, 0) : null;
   }
 
-  /** Ends of the slices: dispatch indices, the last one being the length of the list. */
+  /**
+   * Ends of the slices: dispatch indices, the last one being the length of the list. As many slices as the total time
+   * needs; each ends where its share is closest, so that a dispatch that is long by itself stands alone.
+   */
   cut(): number[] {
+    const length = this.#durations.length;
     const total = this.#durations.reduce((sum, ms) => sum + ms, 0);
-    const count = Math.min(this.#durations.length, Math.max(1, Math.ceil(total / SLICE_MS)));
+    const count = Math.min(length, Math.max(1, Math.ceil(total / SLICE_MS)));
     const ends: number[] = [];
     let passed = 0;
     this.#durations.forEach((ms, i) => {
+      const share = ((ends.length + 1) * total) / count;
+      const last = ends.length === count - 1;
+      if (!last && i > (ends.at(-1) ?? 0) && passed + ms / 2 > share) ends.push(i);
       passed += ms;
-      if (ends.length < count - 1 && passed >= ((ends.length + 1) * total) / count) ends.push(i + 1);
     });
-    if (ends.at(-1) !== this.#durations.length) ends.push(this.#durations.length);
+    ends.push(length);
     return ends;
   }
 

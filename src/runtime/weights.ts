@@ -51,7 +51,10 @@ const mapNames = new WeakMap<ChannelMap, string>();
 const mapName = (map: ChannelMap | null): string => {
   if (map === null) return '';
   let name = mapNames.get(map);
-  if (name === undefined) mapNames.set(map, (name = map.join()));
+  if (name === undefined) {
+    name = map.join();
+    mapNames.set(map, name);
+  }
   return name;
 };
 

@@ -91,7 +91,7 @@ export async function verify(argv: readonly string[]): Promise<number> {
   return reports.some(({ status }) => status === 'fail') ? 1 : 0;
 }
 
-async function runCase(runtime: Runtime, folder: GoldenFolder, golden: GoldenCase): Promise<CaseReport> {
+export async function runCase(runtime: Runtime, folder: GoldenFolder, golden: GoldenCase): Promise<CaseReport> {
   const { id, kind } = golden;
   const runner = RUNNERS[kind];
   const expected = expectedTensors(golden);

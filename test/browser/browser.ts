@@ -1,0 +1,66 @@
+/** @file A headless browser with WebGPU, and a server for what it loads. */
+import { existsSync, readFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { extname, join, normalize } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import puppeteer, { type Browser } from 'puppeteer';
+import { packagedArchive, unpackOnce } from '../../src/node/vulkan.ts';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+const INSTALLED = [
+  process.env['CHROME_PATH'],
+  '/usr/bin/chromium',
+  '/usr/bin/chromium-browser',
+  '/usr/bin/google-chrome',
+  '/opt/google/chrome/chrome',
+  '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
+  'C:\\Program Files\\Google\\Chrome\\Application\\chrome.exe',
+];
+
+const FLAGS = [
+  '--no-sandbox',
+  '--enable-unsafe-webgpu',
+  '--use-webgpu-adapter=swiftshader',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--no-first-run',
+  '--disable-quic',
+];
+
+/** An installed Chrome or Chromium, else the one that @sparticuz/chromium unpacks. @throws Error if none starts */
+export async function launch(): Promise<Browser> {
+  const installed = INSTALLED.find((path) => path && existsSync(path));
+  if (installed) return puppeteer.launch({ executablePath: installed, args: FLAGS });
+  const { default: packaged } = await import('@sparticuz/chromium');
+  const executablePath = await packaged.executablePath();
+  // Libraries that a machine without any browser lacks come in a second archive of the package.
+  const archive = packagedArchive('al2023.tar.br');
+  const libraries = archive ? unpackOnce(archive, 'pilotwave-browser-libraries') : '';
+  const env = {
+    ...process.env,
+    LD_LIBRARY_PATH: [libraries, process.env['LD_LIBRARY_PATH']].filter(Boolean).join(':'),
+  };
+  return puppeteer.launch({ executablePath, args: FLAGS, headless: 'shell', env });
+}
+
+const TYPES: Readonly<Record<string, string>> = { '.html': 'text/html', '.js': 'text/javascript' };
+
+/** Serves the project's folder on the loopback interface. @returns the server and its address */
+export async function serve(): Promise<{ server: Server; origin: string }> {
+  const server = createServer((request, response) => {
+    const path = normalize(decodeURIComponent(new URL(request.url ?? '/', 'http://localhost').pathname));
+    const file = join(root, path);
+    if (path.startsWith('..') || !existsSync(file) || path === '/') {
+      response.writeHead(path === '/favicon.ico' ? 204 : 404).end();
+      return;
+    }
+    response
+      .writeHead(200, { 'content-type': TYPES[extname(file)] ?? 'application/octet-stream' })
+      .end(readFileSync(file));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { server, origin: `http://127.0.0.1:${(server.address() as AddressInfo).port}` };
+}

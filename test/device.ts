@@ -1,0 +1,84 @@
+/** @file What GPU tests share: a runtime of their own, inputs that repeat, and one way to compare. */
+import { afterAll, expect } from 'vitest';
+import type { Checkpoint, CheckpointTensor } from '../src/checkpoints/safetensors.ts';
+import { type Evaluation, evaluate } from '../src/cli/verify/evaluate.ts';
+import { requestNodeDevice } from '../src/node/device.ts';
+import { Runtime } from '../src/runtime/device.ts';
+import type { Shape } from '../src/runtime/resources.ts';
+
+/** A runtime for one test file, on the adapter that PILOTWAVE_ADAPTER names. */
+export async function testRuntime(): Promise<Runtime> {
+  const { device } = await requestNodeDevice(process.env['PILOTWAVE_ADAPTER'] ?? 'auto');
+  const runtime = new Runtime(device);
+  const errors: string[] = [];
+  device.addEventListener('uncapturederror', (event) => errors.push((event as GPUUncapturedErrorEvent).error.message));
+  afterAll(() => {
+    runtime.dispose();
+    device.destroy();
+    expect(errors, 'errors that the device reported on its own').toEqual([]);
+  });
+  return runtime;
+}
+
+/** Numbers in [-1, 1) from a seed (mulberry32). */
+export function random(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 31 - 1;
+  };
+}
+
+/** Values exactly representable in float32, so that the float64 reference sees the same input as the device. */
+export function values(length: number, seed: number, scale = 1): Float32Array {
+  const next = random(seed);
+  return Float32Array.from({ length }, () => next() * scale);
+}
+
+export const size = ({ n, c, h, w }: Shape): number => n * c * h * w;
+
+/** Float32 parameters as a checkpoint. */
+export function checkpointOf(
+  parameters: Readonly<Record<string, { shape: readonly number[]; data: Float32Array }>>,
+): Checkpoint {
+  const tensors = new Map<string, CheckpointTensor>();
+  for (const [name, { shape, data }] of Object.entries(parameters)) {
+    tensors.set(name, { dtype: 'F32', shape, bytes: new Uint8Array(data.buffer, data.byteOffset, data.byteLength) });
+  }
+  return { tensors, metadata: new Map() };
+}
+
+export const noWeights: Checkpoint = checkpointOf({});
+
+/** Runs a graph once. */
+export const run = (
+  runtime: Runtime,
+  weights: Checkpoint,
+  build: (e: Evaluation) => void,
+): Promise<Record<string, Float32Array>> => evaluate(runtime, weights, build);
+
+/**
+ * Relative L2 error within `tolerance`. A float32 sum of k terms errs by about 6e-8 * sqrt(k) of its size; 2e-6 leaves a
+ * small factor for a few thousand terms.
+ */
+export function expectClose(found: ArrayLike<number>, expected: ArrayLike<number>, tolerance = 2e-6): void {
+  expect(found.length).toBe(expected.length);
+  let difference = 0;
+  let norm = 0;
+  for (let i = 0; i < expected.length; i++) {
+    difference += (found[i]! - expected[i]!) ** 2;
+    norm += expected[i]! ** 2;
+  }
+  expect(norm, 'a reference of zeros proves nothing').toBeGreaterThan(0);
+  expect(Math.sqrt(difference / norm)).toBeLessThan(tolerance);
+}
+
+/** <a, b> in float64. */
+export function inner(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!;
+  return sum;
+}

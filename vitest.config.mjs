@@ -1,0 +1,16 @@
+import { defineConfig } from 'vitest/config';
+import { wgsl } from './tools/shaders/vite_plugin.mjs';
+
+export default defineConfig({
+  plugins: [wgsl()],
+  test: {
+    include: ['test/**/*.test.ts'],
+    // A process each, since the Vulkan loader reads the environment of the process; two, since software adapters use
+    // all cores themselves.
+    pool: 'forks',
+    maxWorkers: 2,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+    globalSetup: ['test/setup.ts'],
+  },
+});
