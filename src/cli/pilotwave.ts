@@ -4,6 +4,7 @@
  */
 import { PilotwaveError } from '../runtime/errors.ts';
 import { type CommandHelp, helpText } from './arguments.ts';
+import { bench, benchHelp } from './bench.ts';
 import { generate, generateHelp } from './generate.ts';
 import { verify, verifyHelp } from './verify/verify.ts';
 
@@ -15,6 +16,7 @@ interface Command {
 
 const COMMANDS: Readonly<Record<string, Command>> = {
   generate: { help: generateHelp, run: generate },
+  bench: { help: benchHelp, run: bench },
   verify: { help: verifyHelp, run: verify },
 };
 

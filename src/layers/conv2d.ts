@@ -88,7 +88,7 @@ function convolution(
   y: Activation,
 ): KernelCall {
   const { n, h, w, c } = y.shape;
-  const tiles = tile(graph, w, quads(c));
+  const tiles = tile(graph, w, quads(c), stride);
   return kernelCall(convForward, {
     bind: { x, weights, bias, residual, y },
     sizes: {
@@ -123,7 +123,7 @@ function stridedGradient(
 ): KernelCall {
   const { n, h, w, c } = dx.shape;
   const columns = Math.ceil(w / 2);
-  const tiles = tile(graph, columns, quads(c));
+  const tiles = tile(graph, columns, quads(c), 2);
   return kernelCall(convInputGradientStrided, {
     bind: { dy, weights, residual, dx },
     sizes: {
@@ -149,12 +149,13 @@ function stridedGradient(
 
 /**
  * On a CPU adapter a load costs several multiply-adds, so a longer run of pixels pays, up to the row's width; on a GPU it
- * would cost occupancy.
+ * would cost occupancy. At stride 2 the line is twice as long, and SwiftShader's compiler did not get through 16 pixels in
+ * two minutes, where 8 take it half a second.
  */
-function tile({ target }: Graph, width: number, outQuads: number): { PIXELS: number; QUADS: number } {
+function tile({ target }: Graph, width: number, outQuads: number, stride: 1 | 2): { PIXELS: number; QUADS: number } {
   const QUADS = outQuads === 1 || target.slowCompiler ? 1 : 2;
   if (target.adapter === 'gpu' || width <= 4) return { PIXELS: 4, QUADS };
-  return { PIXELS: width < 12 ? 8 : 16, QUADS };
+  return { PIXELS: width < 12 || stride === 2 ? 8 : 16, QUADS };
 }
 
 function convolutionCost(kernel: number, x: Shape, y: Shape, outputs: number): Cost {

@@ -203,6 +203,38 @@ export class Plan {
     );
   }
 
+  /**
+   * Milliseconds of each dispatch by itself, in the order of `schedule.calls`: each is repeated until a sample lasts at
+   * least `sampleMs`, and the median of `samples` is taken. For measuring only: outputs are not meaningful afterwards.
+   */
+  async profile({ sampleMs = 20, samples = 3 } = {}): Promise<number[]> {
+    this.#assertUsable();
+    await this.#runtime.pacer.idle();
+    const { queue } = this.#runtime.device;
+    const times: number[] = [];
+    for (const { pipeline, group, grid } of this.#steps) {
+      const time = async (repeats: number) => {
+        const encoder = this.#runtime.device.createCommandEncoder();
+        const pass = encoder.beginComputePass();
+        pass.setPipeline(pipeline);
+        pass.setBindGroup(0, group);
+        for (let i = 0; i < repeats; i++) pass.dispatchWorkgroups(...grid);
+        pass.end();
+        const started = performance.now();
+        queue.submit([encoder.finish()]);
+        await queue.onSubmittedWorkDone();
+        return performance.now() - started;
+      };
+      await time(1); // what the driver compiles late is not measured
+      let repeats = 1;
+      for (let ms = await time(1); ms < sampleMs && repeats < 4096; ms = await time(repeats)) repeats *= 2;
+      const taken: number[] = [];
+      for (let i = 0; i < samples; i++) taken.push((await time(repeats)) / repeats);
+      times.push(taken.sort((a, b) => a - b)[samples >> 1]!);
+    }
+    return times;
+  }
+
   /** The current value of an output, in NCHW order. */
   async read(activation: Activation): Promise<Float32Array> {
     return toNCHW(new Float32Array(await this.#readBytes(activation)), activation.shape);
