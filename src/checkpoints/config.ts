@@ -1,7 +1,7 @@
 /**
  * @file What a checkpoint says of itself: `__metadata__.config`, a JSON string with guided-diffusion's keyword arguments.
  *
- *   { "kind": "unet" | "classifier", "model": {...}, "diffusion": {...}, "classes": [...], "null_class": n }
+ *   { "kind": "unet" | "classifier" | "super_resolution", "model": {...}, "diffusion": {...}, "classes": [...], "null_class": n }
  *
  * Arguments that are absent have the original's default. Unknown ones are refused, so that a model is never built
  * differently from what its file asks for.
@@ -9,6 +9,7 @@
 import type { DiffusionArguments } from '../diffusion/gaussian_diffusion.ts';
 import type { Parameter } from '../layers/builder.ts';
 import * as classifier from '../layers/classifier.ts';
+import * as superResolution from '../layers/super_resolution.ts';
 import * as unet from '../layers/unet.ts';
 import { CheckpointError } from '../runtime/errors.ts';
 import type { Checkpoint } from './safetensors.ts';
@@ -25,8 +26,14 @@ interface Described {
 export type ModelConfig = Described &
   (
     | { readonly kind: 'unet'; readonly model: unet.UNetArguments }
+    | { readonly kind: 'super_resolution'; readonly model: unet.UNetArguments }
     | { readonly kind: 'classifier'; readonly model: classifier.ClassifierArguments }
   );
+
+/** What a model is built from, without what the file says beside it. */
+export type ModelArguments =
+  | { readonly kind: 'unet' | 'super_resolution'; readonly model: unet.UNetArguments }
+  | { readonly kind: 'classifier'; readonly model: classifier.ClassifierArguments };
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -168,15 +175,15 @@ export function readConfig({ metadata }: Checkpoint): ModelConfig {
   } catch {
     throw new CheckpointError('the "config" in the safetensors metadata is not JSON');
   }
-  const kind = new Fields(json, 'config').choice('kind', ['unet', 'classifier']);
+  const kind = new Fields(json, 'config').choice('kind', ['unet', 'classifier', 'super_resolution']);
   const described: Described = {
     diffusion: json['diffusion'] === undefined ? null : diffusionArguments(json['diffusion']),
     classes: classNames(json['classes']),
     nullClass: new Fields(json, 'config').optionalWhole('null_class'),
   };
-  return kind === 'unet'
-    ? { ...described, kind, model: unetArguments(json['model']) }
-    : { ...described, kind, model: classifierArguments(json['model']) };
+  return kind === 'classifier'
+    ? { ...described, kind, model: classifierArguments(json['model']) }
+    : { ...described, kind, model: unetArguments(json['model']) };
 }
 
 function classNames(value: unknown): readonly string[] | null {
@@ -186,10 +193,15 @@ function classNames(value: unknown): readonly string[] | null {
 }
 
 /** The parameters a model of this configuration has, in the order of guided-diffusion's `state_dict`. */
-export function modelParameters(config: Pick<ModelConfig, 'kind' | 'model'>): Parameter[] {
-  return config.kind === 'unet'
-    ? unet.parameters(config.model as unet.UNetArguments)
-    : classifier.parameters(config.model as classifier.ClassifierArguments);
+export function modelParameters({ kind, model }: ModelArguments): Parameter[] {
+  switch (kind) {
+    case 'unet':
+      return unet.parameters(model);
+    case 'super_resolution':
+      return superResolution.parameters(model);
+    case 'classifier':
+      return classifier.parameters(model);
+  }
 }
 
 /** @throws CheckpointError naming missing, unexpected and misshapen tensors */

@@ -7,6 +7,7 @@ import { checkTensors, type ModelConfig, modelParameters, readConfig } from './c
 import { type Checkpoint, readSafetensors } from './safetensors.ts';
 
 export type UNetModel = Model & { readonly config: Extract<ModelConfig, { kind: 'unet' }> };
+export type SuperResolutionModel = Model & { readonly config: Extract<ModelConfig, { kind: 'super_resolution' }> };
 export type ClassifierModel = Model & { readonly config: Extract<ModelConfig, { kind: 'classifier' }> };
 
 export class Model {
@@ -20,6 +21,10 @@ export class Model {
 
   isUNet(): this is UNetModel {
     return this.config.kind === 'unet';
+  }
+
+  isSuperResolution(): this is SuperResolutionModel {
+    return this.config.kind === 'super_resolution';
   }
 
   isClassifier(): this is ClassifierModel {

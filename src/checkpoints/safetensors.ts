@@ -8,7 +8,7 @@
 import { CheckpointError } from '../runtime/errors.ts';
 
 /** Bytes of one element. */
-const DTYPE_BYTES = {
+export const DTYPE_BYTES = {
   F64: 8,
   F32: 4,
   F16: 2,
@@ -82,7 +82,7 @@ function describeForeign(bytes: Uint8Array, headerLength: bigint): string {
   if (start.startsWith('version https://git-lfs')) {
     return 'this is a Git LFS pointer, not the file itself; fetch the file with "git lfs pull"';
   }
-  if (start.startsWith('PK')) return 'this is a zip archive (a PyTorch file?), not a safetensors file';
+  if (start.startsWith('PK')) return 'this is a zip archive, not a safetensors file';
   return `not a safetensors file, or cut off: it announces a header of ${headerLength} bytes and has ${bytes.byteLength} bytes`;
 }
 

@@ -11,6 +11,7 @@ import convInputGradientStrided from '../../shaders/conv2d/input_gradient_stride
 import type { Graph } from '../runtime/graph.ts';
 import { type Activation, activationBytes, type PackedWeights, quads, type Shape } from '../runtime/resources.ts';
 import { type Cost, type KernelCall, kernelCall } from '../runtime/shader.ts';
+import type { ChannelMap } from '../runtime/weights.ts';
 import type { Builder, Parameter } from './builder.ts';
 import * as linear from './linear.ts';
 
@@ -24,6 +25,8 @@ export interface Conv2d {
 export interface Conv2dOptions {
   /** Added to the result; its shape. */
   readonly residual?: Activation | null;
+  /** Order and padding of the input channels, where they are not the checkpoint's. */
+  readonly inMap?: ChannelMap | null;
 }
 
 export function parameters({ in: ins, out, kernel }: Conv2d, name: string): Parameter[] {
@@ -44,10 +47,11 @@ export function forward(
   x: Activation,
   options: Conv2dOptions = {},
 ): Activation {
-  if (x.shape.c !== spec.in) throw new Error(`${name} takes ${spec.in} channels, found ${x.shape.c}`);
+  const { residual = null, inMap = null } = options;
+  const ins = inMap?.length ?? spec.in;
+  if (x.shape.c !== ins) throw new Error(`${name} takes ${ins} channels, found ${x.shape.c}`);
   if (spec.kernel === 1 && spec.stride === 1) return linear.forward(b, name, x, options);
-  const { residual = null } = options;
-  const weights = b.weights.matrix(`${name}.weight`);
+  const weights = b.weights.matrix(`${name}.weight`, { inMap });
   const bias = b.weights.vector(`${name}.bias`);
   const y = b.graph.activation(name, shape(spec, x.shape));
   b.graph.append({
@@ -57,7 +61,7 @@ export function forward(
     lower: () => [convolution(b.graph, spec, x, weights, bias, residual, y)],
     adjoint: ({ outputs: [dy], needs, take }) => {
       if (!needs[0]) return [null, dy!];
-      const transposed = b.weights.matrix(`${name}.weight`, { transpose: true, flip: spec.stride === 1 });
+      const transposed = b.weights.matrix(`${name}.weight`, { inMap, transpose: true, flip: spec.stride === 1 });
       const before = take(0);
       const dx = b.graph.activation(`${name} gradient`, x.shape);
       b.graph.append({

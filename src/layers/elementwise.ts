@@ -11,6 +11,7 @@ import siluBackward from '../../shaders/elementwise/silu_backward.wgsl';
 import type { Graph } from '../runtime/graph.ts';
 import { type Activation, describeShape, pixels, quads, sameShape } from '../runtime/resources.ts';
 import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
+import type { ChannelMap } from '../runtime/weights.ts';
 
 /** y = a + b, of one shape. Also the adder of gradients for `Graph.backward`. */
 export function add(graph: Graph, a: Activation, b: Activation): Activation {
@@ -97,14 +98,33 @@ export function relu(graph: Graph, x: Activation): Activation {
   return y;
 }
 
-/** Concatenation along the channels; every part but the last must have a multiple of 4 of them. */
+/** A concatenation, and where its channels come from if parts in the middle had to be padded; else null. */
+export interface Concatenation {
+  readonly tensor: Activation;
+  /** For each channel of the tensor: its number without padding, or -1. The layer that reads it packs its weights so. */
+  readonly map: ChannelMap | null;
+}
+
+/** Concatenation along the channels. Every part but the last must have a multiple of 4 of them. */
 export function concat(graph: Graph, parts: readonly Activation[]): Activation {
+  if (parts.slice(0, -1).some((part) => part.shape.c % 4 !== 0)) {
+    throw new Error(`cannot concatenate ${parts.map((p) => describeShape(p.shape)).join(' and ')} without padding`);
+  }
+  return concatPadded(graph, parts).tensor;
+}
+
+/** Concatenation along the channels, each part with its own padding. */
+export function concatPadded(graph: Graph, parts: readonly Activation[]): Concatenation {
   const first = parts[0]!;
-  const fits = (part: Activation, i: number) =>
-    sameShape({ ...part.shape, c: 0 }, { ...first.shape, c: 0 }) && (i === parts.length - 1 || part.shape.c % 4 === 0);
-  if (!parts.every(fits))
+  if (!parts.every((part) => sameShape({ ...part.shape, c: 0 }, { ...first.shape, c: 0 }))) {
     throw new Error(`cannot concatenate ${parts.map((p) => describeShape(p.shape)).join(' and ')}`);
-  const y = graph.activation('concat', { ...first.shape, c: parts.reduce((sum, part) => sum + part.shape.c, 0) });
+  }
+  let real = 0;
+  const map = parts.flatMap(({ shape: { c } }) =>
+    Array.from({ length: quads(c) * 4 }, (_, i) => (i < c ? real++ : -1)),
+  );
+  const padded = map.lastIndexOf(real - 1) !== real - 1;
+  const y = graph.activation('concat', { ...first.shape, c: padded ? map.length : real });
   const offsets: number[] = [];
   parts.reduce((offset, part) => {
     offsets.push(offset);
@@ -128,7 +148,7 @@ export function concat(graph: Graph, parts: readonly Activation[]): Activation {
         return slice;
       }),
   });
-  return y;
+  return { tensor: y, map: padded ? Int32Array.from(map) : null };
 }
 
 /** Copies `count` quads of every pixel. */

@@ -5,6 +5,7 @@
  * read from that list.
  */
 import type { Activation } from '../runtime/resources.ts';
+import type { ChannelMap } from '../runtime/weights.ts';
 import * as attentionBlock from './attention_block.ts';
 import type { Builder, Parameter } from './builder.ts';
 import * as conv2d from './conv2d.ts';
@@ -164,15 +165,28 @@ export function residualBlocks(blocks: readonly Block[]): { spec: resBlock.ResBl
   );
 }
 
-export function blockForward(b: Builder, block: Block, x: Activation, projections: resBlock.Projections): Activation {
-  return block.layers.reduce((h, layer) => layerForward(b, layer, h, projections), x);
+/** @param channels order and padding of x's channels, for a block that begins with a convolution of the model's input */
+export function blockForward(
+  b: Builder,
+  block: Block,
+  x: Activation,
+  projections: resBlock.Projections,
+  channels: ChannelMap | null = null,
+): Activation {
+  return block.layers.reduce((h, layer) => layerForward(b, layer, h, projections, channels), x);
 }
 
-function layerForward(b: Builder, layer: Layer, x: Activation, projections: resBlock.Projections): Activation {
+function layerForward(
+  b: Builder,
+  layer: Layer,
+  x: Activation,
+  projections: resBlock.Projections,
+  channels: ChannelMap | null,
+): Activation {
   const { name } = layer;
   switch (layer.kind) {
     case 'conv':
-      return conv2d.forward(b, layer.spec, name, x);
+      return conv2d.forward(b, layer.spec, name, x, { inMap: channels });
     case 'res':
       return resBlock.forward(b, layer.spec, name, x, projections);
     case 'attention':

@@ -1,8 +1,10 @@
 /**
- * @file Resampling by two, nearest-neighbour up and average down; and the mean over all pixels.
+ * @file Resampling: by two, nearest-neighbour up and average down; bilinear to any size; the mean over all pixels.
  *
  * The gradient of one resampling is the other, times a factor: averaging spreads a quarter, upsampling collects the sum.
  */
+import bilinearShader from '../../shaders/resample/bilinear.wgsl';
+import bilinearBackward from '../../shaders/resample/bilinear_backward.wgsl';
 import blockSum from '../../shaders/resample/block_sum.wgsl';
 import meanPixelsShader from '../../shaders/resample/mean_pixels.wgsl';
 import meanPixelsBackward from '../../shaders/resample/mean_pixels_backward.wgsl';
@@ -14,17 +16,23 @@ import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
 /** [N, C, H, W] to [N, C, 2H, 2W]. */
 export function upsample(graph: Graph, x: Activation): Activation {
   const { h, w } = x.shape;
-  return resample(graph, 'upsample', x, { ...x.shape, h: 2 * h, w: 2 * w }, up, 1, down, 1);
+  return resample(graph, 'upsample', x, { ...x.shape, h: 2 * h, w: 2 * w }, up(1), down(1));
 }
 
 /** [N, C, H, W] to [N, C, floor(H / 2), floor(W / 2)], the mean of each 2 x 2 block. */
 export function downsample(graph: Graph, x: Activation): Activation {
   const { h, w } = x.shape;
   if (h < 2 || w < 2) throw new Error(`cannot average a ${h} x ${w} image down`);
-  return resample(graph, 'downsample', x, { ...x.shape, h: h >> 1, w: w >> 1 }, down, 0.25, up, 0.25);
+  return resample(graph, 'downsample', x, { ...x.shape, h: h >> 1, w: w >> 1 }, down(0.25), up(0.25));
 }
 
-type Kernel = (x: Activation, y: Activation, factor: number) => KernelCall;
+/** [N, C, H, W] to [N, C, height, width], bilinear with half-pixel centres. */
+export function bilinear(graph: Graph, x: Activation, height: number, width: number): Activation {
+  return resample(graph, 'bilinear', x, { ...x.shape, h: height, w: width }, interpolate, collect);
+}
+
+/** One dispatch from `x` to `y`. */
+type Kernel = (x: Activation, y: Activation) => KernelCall;
 
 function resample(
   graph: Graph,
@@ -32,23 +40,21 @@ function resample(
   x: Activation,
   shape: Shape,
   kernel: Kernel,
-  factor: number,
   adjointKernel: Kernel,
-  adjointFactor: number,
 ): Activation {
   const y = graph.activation(name, shape);
   graph.append({
     name,
     inputs: [x],
     outputs: [y],
-    lower: () => [kernel(x, y, factor)],
+    lower: () => [kernel(x, y)],
     adjoint: ({ outputs: [dy] }) => {
       const dx = graph.activation(`${name} gradient`, x.shape);
       graph.append({
         name: `${name} gradient`,
         inputs: [dy!],
         outputs: [dx],
-        lower: () => [adjointKernel(dy!, dx, adjointFactor)],
+        lower: () => [adjointKernel(dy!, dx)],
       });
       return [dx];
     },
@@ -56,23 +62,35 @@ function resample(
   return y;
 }
 
-const up: Kernel = (x, y, factor) => kernelCall(nearestUp, parts(x, y, factor));
-const down: Kernel = (x, y, factor) => kernelCall(blockSum, parts(x, y, factor));
+const sizes = (small: Shape, large: Shape) => ({
+  IMAGES: small.n,
+  HEIGHT: small.h,
+  WIDTH: small.w,
+  OUT_HEIGHT: large.h,
+  OUT_WIDTH: large.w,
+  CHANNEL_QUADS: quads(small.c),
+});
 
-const parts = (x: Activation, y: Activation, factor: number) => ({
-  bind: { x, y },
-  sizes: {
-    IMAGES: x.shape.n,
-    HEIGHT: x.shape.h,
-    WIDTH: x.shape.w,
-    OUT_HEIGHT: y.shape.h,
-    OUT_WIDTH: y.shape.w,
-    CHANNEL_QUADS: quads(x.shape.c),
-    FACTOR: factor,
-  },
+const perQuad = (x: Activation, y: Activation) => ({
   grid: lineGrid(y.bytes / 16, 64),
   cost: { flops: y.bytes, bytes: x.bytes + y.bytes },
 });
+
+const up =
+  (FACTOR: number): Kernel =>
+  (x, y) =>
+    kernelCall(nearestUp, { bind: { x, y }, sizes: { ...sizes(x.shape, y.shape), FACTOR }, ...perQuad(x, y) });
+
+const down =
+  (FACTOR: number): Kernel =>
+  (x, y) =>
+    kernelCall(blockSum, { bind: { x, y }, sizes: { ...sizes(x.shape, y.shape), FACTOR }, ...perQuad(x, y) });
+
+const interpolate: Kernel = (x, y) =>
+  kernelCall(bilinearShader, { bind: { x, y }, sizes: sizes(x.shape, y.shape), ...perQuad(x, y) });
+
+const collect: Kernel = (dy, dx) =>
+  kernelCall(bilinearBackward, { bind: { dy, dx }, sizes: sizes(dx.shape, dy.shape), ...perQuad(dy, dx) });
 
 /** [N, C, H, W] to [N, C, 1, 1]: the mean over all pixels. */
 export function meanPixels(graph: Graph, x: Activation): Activation {

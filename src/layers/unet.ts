@@ -4,6 +4,7 @@
  * Dhariwal & Nichol 2021, section 3. Names, order and arithmetic are those of openai/guided-diffusion's unet.py.
  */
 import { type Activation, describeShape, type Tensor } from '../runtime/resources.ts';
+import type { ChannelMap } from '../runtime/weights.ts';
 import type { Builder, Parameter } from './builder.ts';
 import * as conv2d from './conv2d.ts';
 import { concat } from './elementwise.ts';
@@ -36,6 +37,8 @@ export interface UNetArguments extends EncoderArguments {
 export interface UNetInputs {
   /** x_t [N, C, H, W]; H and W divisible by 2 for each level but the first. */
   readonly x: Activation;
+  /** Order and padding of x's channels, where they are not the checkpoint's. */
+  readonly channels?: ChannelMap | null;
   /** [N, model_channels], made by `timestepEmbedding`. */
   readonly timesteps: Activation;
   /** N words, for a model with classes. */
@@ -103,7 +106,8 @@ export function parameters(args: UNetArguments): Parameter[] {
 /** @returns [N, out_channels, H, W]: eps, and with learned variance as many channels of v after it */
 export function forward(b: Builder, args: UNetArguments, inputs: UNetInputs, trace: Trace = () => {}): Activation {
   const { input, middle, output, norm, conv } = blocks(args);
-  checkSize(inputs.x, args);
+  const { channels = null } = inputs;
+  checkSize(inputs.x, args, channels?.length ?? args.in_channels);
   if ((args.num_classes === null) !== (inputs.labels === null)) {
     throw new Error(args.num_classes === null ? 'this U-Net takes no labels' : 'this U-Net needs labels');
   }
@@ -116,7 +120,7 @@ export function forward(b: Builder, args: UNetArguments, inputs: UNetInputs, tra
   const skips: Activation[] = [];
   let h = inputs.x;
   const run = (block: Block) => {
-    h = blockForward(b, block, h, projections);
+    h = blockForward(b, block, h, projections, block === input[0] ? channels : null);
     trace(block.name, h);
   };
   for (const block of input) {
@@ -133,12 +137,12 @@ export function forward(b: Builder, args: UNetArguments, inputs: UNetInputs, tra
 }
 
 /** Every skip connection must meet a tensor of its own size again. */
-function checkSize(x: Activation, args: UNetArguments): void {
+function checkSize(x: Activation, args: UNetArguments, channels: number): void {
   const factor = 2 ** (args.channel_mult.length - 1);
   const { h, w, c } = x.shape;
-  if (c !== args.in_channels || h % factor !== 0 || w % factor !== 0) {
+  if (c !== channels || h % factor !== 0 || w % factor !== 0) {
     throw new Error(
-      `this U-Net takes [N, ${args.in_channels}, H, W] with H and W divisible by ${factor}, found ${describeShape(x.shape)}`,
+      `this U-Net takes [N, ${channels}, H, W] with H and W divisible by ${factor}, found ${describeShape(x.shape)}`,
     );
   }
 }

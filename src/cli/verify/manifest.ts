@@ -31,6 +31,12 @@ export interface GoldenCase {
   readonly groups?: Readonly<Record<string, unknown>>;
   readonly single_step?: Readonly<Record<string, OutputSpec>>;
   readonly raises?: string;
+  /** Of a checkpoint to read: the file with the same values, and whether refusing it is right too. */
+  readonly reference?: string;
+  readonly may_refuse?: boolean;
+  /** Of a checkpoint to refuse: how, and what is wrong with it. */
+  readonly expect?: string;
+  readonly note?: string;
 }
 
 export interface GoldenModel {
@@ -68,6 +74,10 @@ export class GoldenFolder {
     if (!Array.isArray(json.cases)) throw new OptionError(`${join(folder, 'manifest.json')} has no list "cases"`);
     this.cases = json.cases;
     this.models = json.models ?? {};
+  }
+
+  path(file: string): string {
+    return join(this.#folder, file);
   }
 
   checkpoint(file: string): Checkpoint {

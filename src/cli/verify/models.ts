@@ -1,5 +1,5 @@
 /**
- * @file Golden kinds `block.*`, `unet` and `classifier`.
+ * @file Golden kinds `block.*`, `unet`, `superres` and `classifier`.
  */
 import { classifierArguments, unetArguments } from '../../checkpoints/config.ts';
 import { buildModel, type Model } from '../../checkpoints/model.ts';
@@ -7,6 +7,7 @@ import * as attentionBlock from '../../layers/attention_block.ts';
 import * as classifier from '../../layers/classifier.ts';
 import { timestepEmbedding } from '../../layers/embedding.ts';
 import * as resBlock from '../../layers/res_block.ts';
+import * as superResolution from '../../layers/super_resolution.ts';
 import * as unet from '../../layers/unet.ts';
 import type { Runtime } from '../../runtime/device.ts';
 import { type Evaluation, evaluate, type Results } from './evaluate.ts';
@@ -22,6 +23,10 @@ export function goldenModel(runtime: Runtime, folder: GoldenFolder, id: string):
   switch (entry.class_name) {
     case 'UNetModel':
       return buildModel(runtime, checkpoint, { ...described, kind: 'unet', model: unetArguments(entry.config) });
+    case 'SuperResModel': {
+      const config = { ...described, kind: 'super_resolution', model: unetArguments(entry.config) } as const;
+      return buildModel(runtime, checkpoint, config);
+    }
     case 'EncoderUNetModel':
       return buildModel(runtime, checkpoint, {
         ...described,
@@ -95,6 +100,23 @@ const unetCase: Runner = async (runtime, { config, outputs }, tensors, folder) =
   }
 };
 
+const superResolutionCase: Runner = async (runtime, { config }, tensors, folder) => {
+  const model = goldenModel(runtime, folder, config.model);
+  if (!model.isSuperResolution()) throw new Error(`${config.model} is no super-resolution model`);
+  const args = model.config.model;
+  try {
+    return await evaluate(runtime, model.weights, (e) => {
+      const x = e.input('x', shapeOf(tensors.values('x').shape), tensors.floats('x'));
+      const lowRes = e.input('low_res', shapeOf(tensors.values('low_res').shape), tensors.floats('low_res'));
+      const labels = args.num_classes === null ? null : e.words('y', Uint32Array.from(tensors.numbers('y')));
+      const inputs = { x, lowRes, timesteps: timesteps(e, tensors, args.model_channels), labels };
+      e.output('out', superResolution.forward(e, args, inputs));
+    });
+  } finally {
+    model.dispose();
+  }
+};
+
 const classifierCase: Runner = async (runtime, { config, outputs }, tensors, folder) => {
   const model = goldenModel(runtime, folder, config.model);
   if (!model.isClassifier()) throw new Error(`${config.model} is no classifier`);
@@ -122,5 +144,6 @@ export const models: Readonly<Record<string, Runner>> = {
   'block.resblock': resBlockCase,
   'block.attention': attentionBlockCase,
   unet: unetCase,
+  superres: superResolutionCase,
   classifier: classifierCase,
 };

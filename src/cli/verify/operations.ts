@@ -10,7 +10,7 @@ import { silu } from '../../layers/elementwise.ts';
 import { timestepEmbedding } from '../../layers/embedding.ts';
 import * as groupNorm from '../../layers/group_norm.ts';
 import * as linear from '../../layers/linear.ts';
-import { downsample, upsample } from '../../layers/resample.ts';
+import { bilinear, downsample, upsample } from '../../layers/resample.ts';
 import type { Runtime } from '../../runtime/device.ts';
 import type { Activation, Shape } from '../../runtime/resources.ts';
 import type { ChannelMap } from '../../runtime/weights.ts';
@@ -122,6 +122,8 @@ export const operations: Readonly<Record<string, Runner>> = {
   'op.silu': (runtime, _golden, tensors) => unary(runtime, tensors, (e, x) => silu(e.graph, x)),
   'op.upsample': resample(upsample, false),
   'op.downsample': resample(downsample, true),
+  'op.bilinear': (runtime, { config }, tensors) =>
+    unary(runtime, tensors, (e, x) => bilinear(e.graph, x, config.size[0], config.size[1])),
   'op.groupnorm': groupNormCase,
   'op.attention': attentionCase,
   'op.attention_pool2d': (runtime, { config }, tensors) =>

@@ -7,6 +7,7 @@ import { Runtime } from '../../runtime/device.ts';
 import { OptionError } from '../../runtime/errors.ts';
 import { type OptionTable, readArguments } from '../arguments.ts';
 import { describeAdapterLine } from '../console.ts';
+import { badCheckpointCase, checkpointCase } from './checkpoints.ts';
 import { compare, type Status, type TensorReport, unsupported } from './compare.ts';
 import { refusalCase, respacingCase, scheduleCase, trajectoryCase } from './diffusion.ts';
 import type { Results } from './evaluate.ts';
@@ -51,6 +52,12 @@ const RUNNERS: Readonly<Record<string, Runner>> = {
   schedule: scheduleCase,
   respacing: respacingCase,
   trajectory: trajectoryCase,
+};
+
+/** Kinds that are right or wrong as a whole: a complaint, or null. */
+const VERDICTS: Readonly<Record<string, (golden: GoldenCase, folder: GoldenFolder) => string | null>> = {
+  checkpoint: checkpointCase,
+  checkpoint_bad: badCheckpointCase,
 };
 
 /** @returns the exit status: 1 if a case failed */
@@ -102,6 +109,15 @@ export async function runCase(runtime: Runtime, folder: GoldenFolder, golden: Go
     tensors: Object.fromEntries(expected.map(([name, spec]) => [name, { ...unsupported(spec), status }])),
     message,
   });
+  const judge = VERDICTS[kind];
+  if (judge) {
+    try {
+      const complaint = judge(golden, folder);
+      return complaint ? all('fail', complaint) : { id, kind, status: 'ok', tensors: {} };
+    } catch (error) {
+      return all('fail', error instanceof Error ? error.message : String(error));
+    }
+  }
   if (!runner) return all('unsupported', `no runner for kind ${kind}`);
   try {
     if (golden.raises !== undefined) {
