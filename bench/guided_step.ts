@@ -4,9 +4,9 @@
  * Runs in Node and in a browser alike. The step is that of the shipped models, or of any other pair.
  */
 import type { ClassifierModel, UNetModel } from '../src/checkpoints/model.ts';
-import { buildStep } from '../src/diffusion/denoiser.ts';
+import { linearPart } from '../src/diffusion/ddim.ts';
 import { classifierGuidance } from '../src/diffusion/guidance.ts';
-import { ddimUpdate } from '../src/diffusion/step_operations.ts';
+import { buildStep } from '../src/diffusion/step.ts';
 import type { Runtime } from '../src/runtime/device.ts';
 import { Plan } from '../src/runtime/plan.ts';
 
@@ -45,10 +45,11 @@ export async function benchGuidedStep(
 ): Promise<GuidedStepReport> {
   const { image_size, in_channels } = unet.config.model;
   const shape = { n: batch, c: in_channels, h: image_size, w: image_size };
-  const guidance = classifierGuidance(classifier);
-  const step = buildStep({ runtime, unet, guidance, shape }, { key: 'ddim', noise: 'none', append: ddimUpdate });
+  const settings = { model: unet, guidance: classifierGuidance(classifier), shape, lowRes: null };
+  const features = { dynamicThreshold: false, inpaint: false, hook: false };
+  const step = buildStep(runtime.target, settings, linearPart('none'), features);
   const started = performance.now();
-  const plan = await Plan.create(runtime, step.graph, [step.outputs.sample]);
+  const plan = await Plan.create(runtime, step.graphs[0]!, [step.outputs.sample]);
   const planMs = performance.now() - started;
   try {
     const whole = async () => {

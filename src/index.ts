@@ -17,9 +17,10 @@ export {
   type TensorToWrite,
   writeSafetensors,
 } from './checkpoints/safetensors.ts';
-export { type DdimOptions, ddim } from './diffusion/ddim.ts';
+export { type DdimOptions, ddim, ddimReverse } from './diffusion/ddim.ts';
 export { ddpm } from './diffusion/ddpm.ts';
-export { Denoiser, type DenoiserOptions } from './diffusion/denoiser.ts';
+export { type DenoisedFunction, Denoiser, type DenoiserOptions } from './diffusion/denoiser.ts';
+export { dpmSolver } from './diffusion/dpm_solver.ts';
 export {
   createDiffusion,
   type DiffusionArguments,
@@ -27,9 +28,33 @@ export {
   type MeanType,
   type VarianceType,
 } from './diffusion/gaussian_diffusion.ts';
-export { classifierFreeGuidance, classifierGuidance, type Guidance, noGuidance } from './diffusion/guidance.ts';
+export {
+  adam,
+  type ClassifierOptions,
+  classifierFreeGuidance,
+  classifierGuidance,
+  type GradientFilter,
+  type GradientPlace,
+  type Guidance,
+  momentum,
+  noGuidance,
+  type Scale,
+  type ScaleConvention,
+  type ScalePlace,
+  scaleWithin,
+} from './diffusion/guidance.ts';
+export { heun } from './diffusion/heun.ts';
+export { imageBytes } from './diffusion/image.ts';
+export {
+  bitsPerDim,
+  type Likelihood,
+  type LikelihoodOptions,
+  type LossOptions,
+  likelihoodSteps,
+  trainingLoss,
+} from './diffusion/likelihood.ts';
 export { gaussianNoise } from './diffusion/noise.ts';
 export { type SampleOptions, type SampleResult, sample } from './diffusion/sample.ts';
-export type { SamplingOptions, SamplingStep } from './diffusion/sampling.ts';
+export type { ImageStart, Inpainting, SamplingOptions, SamplingRun, SamplingStep } from './diffusion/sampling.ts';
 export { type AdapterDescription, describeAdapter, Runtime, requestDevice } from './runtime/device.ts';
 export { CheckpointError, DeviceError, type ErrorCode, OptionError, PilotwaveError } from './runtime/errors.ts';

@@ -4,9 +4,9 @@ import { fileURLToPath } from 'node:url';
 import { readConfig } from '../src/checkpoints/config.ts';
 import { type ClassifierModel, loadModel, type UNetModel } from '../src/checkpoints/model.ts';
 import { readSafetensors } from '../src/checkpoints/safetensors.ts';
-import { buildStep, type SamplerPart } from '../src/diffusion/denoiser.ts';
+import { linearPart } from '../src/diffusion/ddim.ts';
 import { classifierGuidance } from '../src/diffusion/guidance.ts';
-import { ddimUpdate } from '../src/diffusion/step_operations.ts';
+import { buildStep } from '../src/diffusion/step.ts';
 import type { Runtime } from '../src/runtime/device.ts';
 import type { Graph, Target } from '../src/runtime/graph.ts';
 import type { Tensor } from '../src/runtime/resources.ts';
@@ -33,8 +33,6 @@ function bare(file: string): never {
   return { config: readConfig(checkpoint), weights: new WeightShapes(shapes) } as never;
 }
 
-const DDIM: SamplerPart = { key: 'ddim', noise: 'none', append: ddimUpdate };
-
 /** The graph of one guided DDIM step and its outputs, without a device. */
 export function guidedStep({
   batch,
@@ -47,6 +45,7 @@ export function guidedStep({
   const guidance = classifierGuidance(bare(CLASSIFIER_FILE));
   const { image_size, in_channels } = unet.config.model;
   const shape = { n: batch, c: in_channels, h: image_size, w: image_size };
-  const step = buildStep({ runtime: { target }, unet, guidance, shape }, DDIM);
-  return [step.graph, Object.values(step.outputs).filter((t) => t !== null)];
+  const features = { dynamicThreshold: false, inpaint: false, hook: false };
+  const step = buildStep(target, { model: unet, guidance, shape, lowRes: null }, linearPart('none'), features);
+  return [step.graphs[0]!, Object.values(step.outputs).filter((t) => t !== null)];
 }

@@ -1,10 +1,10 @@
 // One ancestral step, x' ~ p(x_{t-1} | x_t) (Ho et al. 2020, algorithm 2), in place on x.
 //
-//   mean = start_factor * start + x_factor * x_t, or the model's own output                      with MEAN_PREDICTED
+//   mean = start_factor * start + x_factor * x_t, or mean_given                                  with MEAN_GIVEN
 //   log variance = max_log                                                                       VARIANCE 0: fixed
 //                = v                                                                             VARIANCE 1: learned
 //                = f * max_log + (1 - f) * min_log, f = (v + 1) / 2                              VARIANCE 2: learned range
-//   GUIDED: mean = mean + variance * gradient            (Dhariwal & Nichol 2021, algorithm 1; gradient at x_t)
+//   GUIDED: mean = mean + variance * gradient            (Dhariwal & Nichol 2021, algorithm 1)
 //   x' = mean + noise_factor * exp(log variance / 2) * noise
 //
 // noise_factor is 0 at t = 0 and 1 elsewhere. `variance` is the fixed one; it differs from exp(max_log) at t = 0 for
@@ -12,7 +12,7 @@
 
 override COUNT: u32;
 override GUIDED: bool = false;
-override MEAN_PREDICTED: bool = false;
+override MEAN_GIVEN: bool = false;
 override VARIANCE: u32 = 0u;
 
 struct Step {
@@ -26,7 +26,7 @@ struct Step {
 
 @group(0) @binding(0) var<uniform> step: Step;
 @group(0) @binding(1) var<storage, read> start: array<vec4f>;
-@group(0) @binding(2) var<storage, read> mean_output: array<vec4f>;
+@group(0) @binding(2) var<storage, read> mean_given: array<vec4f>;
 @group(0) @binding(3) var<storage, read> v: array<vec4f>;
 @group(0) @binding(4) var<storage, read> gradient: array<vec4f>;
 @group(0) @binding(5) var<storage, read> noise: array<vec4f>;
@@ -39,8 +39,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     return;
   }
   var mean = step.start_factor * start[index] + step.x_factor * x[index];
-  if (MEAN_PREDICTED) {
-    mean = mean_output[index];
+  if (MEAN_GIVEN) {
+    mean = mean_given[index];
   }
   var log_variance = vec4f(step.max_log);
   var variance = vec4f(step.variance);

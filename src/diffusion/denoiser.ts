@@ -1,59 +1,64 @@
 /**
- * @file A denoiser: a U-Net and its guidance, planned for a batch of pictures. Samplers drive it.
+ * @file A denoiser: a model and its guidance, planned for a batch of pictures. Samplers drive it.
  *
- * What a sampler gets is a `Stepper`: one plan that holds the U-Net, the classifier with its gradient, and the sampler's
- * own arithmetic, so that a denoising step is one list of dispatches. x_t stays on the GPU from step to step.
+ * What a sampler gets is a `Stepper`: the step of step.ts with buffers and pipelines, so that a denoising step is one list
+ * of dispatches. x_t stays on the GPU from step to step.
  */
-import type { UNetModel } from '../checkpoints/model.ts';
-import * as classifier from '../layers/classifier.ts';
-import { add, repeat } from '../layers/elementwise.ts';
 import { timestepEmbedding } from '../layers/embedding.ts';
-import * as unet from '../layers/unet.ts';
 import type { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
 import { Graph } from '../runtime/graph.ts';
 import { Plan, type PlanOptions } from '../runtime/plan.ts';
 import type { Activation, Shape, Tensor, Uniform } from '../runtime/resources.ts';
 import { type GaussianDiffusion, modelTimestep, startCoefficients } from './gaussian_diffusion.ts';
-import type { Guidance } from './guidance.ts';
+import { type Guidance, guidanceKey } from './guidance.ts';
 import { type NoiseAddress, STREAM, seedWords } from './noise.ts';
-import { gaussianNoise, predictStart, type StepInputs, type StepOutputs, splitOutput } from './step_operations.ts';
+import {
+  buildStep,
+  type DenoisingModel,
+  type SamplerPart,
+  type StepFeatures,
+  type StepGraph,
+  type StepOutput,
+} from './step.ts';
+import { gaussianNoise, NO_LIMIT } from './step_operations.ts';
 
 export interface DenoiserOptions {
-  readonly unet: UNetModel;
+  readonly unet: DenoisingModel;
   readonly guidance: Guidance;
   /** Pictures made at once. */
   readonly batch: number;
-  /** Size in pixels; the U-Net's `image_size` by default. */
+  /** Size in pixels; the model's `image_size` by default. */
   readonly height?: number;
   readonly width?: number;
-}
-
-/** Where the noise of a step comes from: nowhere, the counter, or the caller. */
-export type NoiseSource = 'none' | 'counter' | 'given';
-
-/** A sampler's part of the plan. Equal keys stand for equal operations. */
-export interface SamplerPart {
-  readonly key: string;
-  readonly noise: NoiseSource;
-  append(graph: Graph, inputs: StepInputs): StepOutputs;
+  /** Size of the smaller picture that a super-resolution model sees. */
+  readonly lowRes?: { readonly height: number; readonly width: number };
 }
 
 export class Denoiser {
   readonly runtime: Runtime;
-  readonly unet: UNetModel;
+  readonly unet: DenoisingModel;
   readonly guidance: Guidance;
   readonly shape: Shape;
+  readonly lowRes: { readonly h: number; readonly w: number } | null;
   readonly #steppers = new Map<string, Promise<Stepper>>();
 
-  /** @throws OptionError if U-Net, guidance and size do not go together */
-  constructor(runtime: Runtime, { unet, guidance, batch, height, width }: DenoiserOptions) {
+  /** @throws OptionError if model, guidance and size do not go together */
+  constructor(runtime: Runtime, { unet, guidance, batch, height, width, lowRes }: DenoiserOptions) {
     const { model, nullClass } = unet.config;
     this.runtime = runtime;
     this.unet = unet;
     this.guidance = guidance;
     this.shape = { n: batch, c: model.in_channels, h: height ?? model.image_size, w: width ?? model.image_size };
+    this.lowRes = lowRes ? { h: lowRes.height, w: lowRes.width } : null;
     if (!Number.isInteger(batch) || batch < 1) throw new OptionError(`batch should be at least 1, found ${batch}`);
+    if (unet.isSuperResolution() !== (lowRes !== undefined)) {
+      throw new OptionError(
+        lowRes
+          ? 'this model sees no smaller picture; it is no super-resolution model'
+          : 'a super-resolution model needs the size of the smaller picture (lowRes)',
+      );
+    }
     const needsNull = guidance.kind === 'free' || (!guidance.conditional && model.num_classes !== null);
     if (needsNull && nullClass === null) {
       throw new OptionError(
@@ -65,18 +70,7 @@ export class Denoiser {
     if (guidance.kind !== 'free' && guidance.conditional && model.num_classes === null) {
       throw new OptionError('this U-Net knows no classes; it cannot be conditional');
     }
-    if (guidance.kind === 'classifier') {
-      const theirs = guidance.classifier.config.model;
-      if (
-        theirs.in_channels !== model.in_channels ||
-        theirs.image_size !== this.shape.h ||
-        theirs.image_size !== this.shape.w
-      ) {
-        throw new OptionError(
-          `the classifier takes ${theirs.in_channels} channels of ${theirs.image_size} x ${theirs.image_size}, the pictures are ${model.in_channels} channels of ${this.shape.h} x ${this.shape.w}`,
-        );
-      }
-    }
+    if (guidance.kind === 'classifier') checkClassifier(guidance.classifier.config.model, this.shape);
   }
 
   /** The number of classes a label may name: those both the guidance and the U-Net know. */
@@ -88,11 +82,11 @@ export class Denoiser {
   }
 
   /** The plan for a sampler: built at the first call with its key, kept for the next ones. */
-  stepper(part: SamplerPart, options: PlanOptions = {}): Promise<Stepper> {
-    const key = `${part.key}|${part.noise}`;
+  stepper(part: SamplerPart, features: StepFeatures, options: PlanOptions = {}): Promise<Stepper> {
+    const key = [part.key, part.noise, guidanceKey(this.guidance), ...Object.values(features)].join('|');
     let stepper = this.#steppers.get(key);
     if (!stepper) {
-      stepper = Stepper.create(this, part, options);
+      stepper = Stepper.create(this, part, features, options);
       this.#steppers.set(key, stepper);
       stepper.catch(() => this.#steppers.delete(key));
     }
@@ -111,96 +105,11 @@ export class Denoiser {
   }
 }
 
-/** Tensors and uniforms of a step that the host touches. */
-interface StepGraph {
-  readonly graph: Graph;
-  readonly x: Activation;
-  readonly timesteps: Activation;
-  readonly labels: Tensor | null;
-  readonly classifierTimesteps: Activation | null;
-  readonly classifierLabels: Tensor | null;
-  readonly scale: Activation | null;
-  readonly prediction: Uniform;
-  readonly coefficients: Uniform;
-  readonly noise: Activation | null;
-  readonly noiseAddress: Uniform | null;
-  readonly outputs: {
-    readonly sample: Activation;
-    readonly predXstart: Activation;
-    readonly mean: Activation;
-    readonly v: Activation | null;
-    readonly gradient: Activation | null;
-    readonly logProbs: Activation | null;
-  };
-}
-
-export type StepOutput = keyof StepGraph['outputs'];
-
-/** Everything one denoising step does, as operations. Pure: needs no device. */
-export function buildStep(
-  {
-    runtime,
-    unet: model,
-    guidance,
-    shape,
-  }: Pick<Denoiser, 'unet' | 'guidance' | 'shape'> & {
-    readonly runtime: Pick<Runtime, 'target'>;
-  },
-  part: SamplerPart,
-): StepGraph {
-  const graph = new Graph(runtime.target);
-  const args = model.config.model;
-  const passes = guidance.kind === 'free' ? 2 : 1;
-  const images = shape.n * passes;
-  const vector = (n: number, c: number): Shape => ({ n, h: 1, w: 1, c });
-
-  const x = graph.input('x_t', shape);
-  const timesteps = graph.input('timesteps', vector(images, args.model_channels));
-  const labels = args.num_classes === null ? null : graph.inputArray('labels', images);
-  const scale = guidance.kind === 'none' ? null : graph.input('guidance scale', vector(shape.n, 1));
-  const modelInput = passes === 1 ? x : repeat(graph, x, passes);
-  const output = unet.forward({ graph, weights: model.weights }, args, { x: modelInput, timesteps, labels });
-  const { mean, v } = splitOutput(graph, output, shape.c, guidance.kind === 'free' ? scale : null);
-  const { start, prediction } = predictStart(graph, x, mean);
-
-  let classifierTimesteps: Activation | null = null;
-  let classifierLabels: Tensor | null = null;
-  let gradient: Activation | null = null;
-  let logProbs: Activation | null = null;
-  if (guidance.kind === 'classifier') {
-    const { config, weights } = guidance.classifier;
-    classifierTimesteps = graph.input('classifier timesteps', vector(shape.n, config.model.model_channels));
-    classifierLabels = graph.inputArray('classifier labels', shape.n);
-    const inputs = { x, timesteps: classifierTimesteps };
-    const logits = classifier.forward({ graph, weights }, config.model, inputs);
-    const selection = classifier.select(graph, logits, classifierLabels);
-    logProbs = selection.logProbs;
-    // The scale is the seed of the backward pass, so that the gradient arrives multiplied by it, image by image.
-    gradient = graph.backward(selection.selected, scale!, x, add);
-  }
-
-  let noise: Activation | null = null;
-  let noiseAddress: Uniform | null = null;
-  if (part.noise === 'given') noise = graph.input('noise', shape);
-  if (part.noise === 'counter') {
-    noise = graph.activation('noise', shape);
-    noiseAddress = gaussianNoise(graph, noise);
-  }
-  const { coefficients, predXstart } = part.append(graph, { x, start, mean, v, gradient, noise });
-  return {
-    graph,
-    x,
-    timesteps,
-    labels,
-    classifierTimesteps,
-    classifierLabels,
-    scale,
-    prediction,
-    coefficients,
-    noise,
-    noiseAddress,
-    outputs: { sample: x, predXstart, mean, v, gradient, logProbs },
-  };
+function checkClassifier(theirs: { in_channels: number; image_size: number }, { c, h, w }: Shape): void {
+  if (theirs.in_channels === c && theirs.image_size === h && theirs.image_size === w) return;
+  throw new OptionError(
+    `the classifier takes ${theirs.in_channels} channels of ${theirs.image_size} x ${theirs.image_size}, the pictures are ${c} channels of ${h} x ${w}`,
+  );
 }
 
 /** What holds for a whole run. */
@@ -210,45 +119,92 @@ export interface RunSettings {
   readonly labels: readonly (number | null)[];
   /** Clamp the prediction of x_0 to [-1, 1]. */
   readonly clipDenoised: boolean;
+  /** The quantile of each picture's own threshold, where the plan has one. */
+  readonly dynamicThreshold: number | null;
   readonly seed: number;
   /** Number of the batch's first picture in the whole run: it addresses the noise. */
   readonly firstImage: number;
 }
 
+/** One evaluation of the models and what the sampler does with it. */
+export interface Evaluation {
+  /** Timestep of the respaced process that x is at. */
+  readonly t: number;
+  /** The one it is led to; -1 for x_0. */
+  readonly next: number;
+  /** Fields of the sampler's uniforms, by their names. */
+  readonly coefficients: Readonly<Record<string, Readonly<Record<string, number>>>>;
+}
+
+/** The prediction of x_0, changed on the host. NCHW in, NCHW out. */
+export type DenoisedFunction = (predXstart: Float32Array) => Float32Array | Promise<Float32Array>;
+
 export class Stepper {
   readonly denoiser: Denoiser;
-  readonly plan: Plan;
+  /** In the order in which they run. */
+  readonly plans: readonly Plan[];
   readonly #step: StepGraph;
-  readonly #start: { readonly plan: Plan; readonly address: Uniform };
+  readonly #begin: { readonly plan: Plan; readonly address: Uniform };
+  /** Evaluations so far in this run. */
+  #evaluations = 0;
 
-  private constructor(denoiser: Denoiser, plan: Plan, step: StepGraph, start: { plan: Plan; address: Uniform }) {
+  private constructor(
+    denoiser: Denoiser,
+    plans: readonly Plan[],
+    step: StepGraph,
+    begin: { plan: Plan; address: Uniform },
+  ) {
     this.denoiser = denoiser;
-    this.plan = plan;
+    this.plans = plans;
     this.#step = step;
-    this.#start = start;
+    this.#begin = begin;
   }
 
-  static async create(denoiser: Denoiser, part: SamplerPart, options: PlanOptions): Promise<Stepper> {
-    const step = buildStep(denoiser, part);
-    const outputs = Object.values(step.outputs).filter((t) => t !== null);
-    const plan = await Plan.create(denoiser.runtime, step.graph, outputs, options);
+  static async create(
+    denoiser: Denoiser,
+    part: SamplerPart,
+    features: StepFeatures,
+    options: PlanOptions,
+  ): Promise<Stepper> {
+    const { runtime, unet: model, guidance, shape, lowRes } = denoiser;
+    const step = buildStep(runtime.target, { model, guidance, shape, lowRes }, part, features);
+    const plans: Plan[] = [];
     try {
-      const graph = new Graph(denoiser.runtime.target);
+      const wanted = [...new Set([...Object.values(step.outputs), step.start])].filter((t) => t !== null);
+      const shared = new Map<Tensor, GPUBuffer>();
+      for (const graph of step.graphs) {
+        const outputs = wanted.filter(
+          (t) => graph.persistent.has(t) || graph.operations.some((o) => o.outputs.includes(t)),
+        );
+        const plan = await Plan.create(runtime, graph, outputs, { ...options, shared });
+        plans.push(plan);
+        for (const tensor of [...outputs, ...graph.persistent]) {
+          if (plan.has(tensor) && !shared.has(tensor)) shared.set(tensor, plan.bufferOf(tensor));
+        }
+      }
+      const graph = new Graph(runtime.target);
       graph.persistent.add(step.x);
       const address = gaussianNoise(graph, step.x);
-      const shared = new Map([[step.x, plan.bufferOf(step.x)]]);
-      const start = await Plan.create(denoiser.runtime, graph, [], { shared, signal: options.signal });
-      return new Stepper(denoiser, plan, step, { plan: start, address });
+      plans.push(await Plan.create(runtime, graph, [], { shared, signal: options.signal }));
+      return new Stepper(denoiser, plans.slice(0, -1), step, { plan: plans.at(-1)!, address });
     } catch (error) {
-      plan.dispose();
+      for (const plan of plans) plan.dispose();
       throw error;
     }
   }
 
+  /** Milliseconds of GPU time that an evaluation took last, or null before the first. */
+  get evaluationMs(): number | null {
+    return this.plans.reduce<number | null>(
+      (sum, { runMs }) => (sum === null || runMs === null ? null : sum + runMs),
+      0,
+    );
+  }
+
   /** Sets what holds for a whole run. @throws OptionError if a label is no class */
-  begin({ labels }: RunSettings): void {
+  begin({ labels, dynamicThreshold }: RunSettings): void {
     const { guidance, unet, shape, classes } = this.denoiser;
-    const { labels: unetLabels, classifierLabels } = this.#step;
+    const { labels: unetLabels, classifierLabels, uniforms } = this.#step;
     const { nullClass } = unet.config;
     const told = guidance.kind === 'free' || guidance.conditional;
     if (told || guidance.kind === 'classifier') {
@@ -262,78 +218,134 @@ export class Stepper {
     if (unetLabels) {
       const none = Array<number>(shape.n).fill(nullClass ?? 0);
       const asked = labels.map((label) => label ?? nullClass ?? 0);
-      this.plan.write(
-        unetLabels,
-        Uint32Array.from(guidance.kind === 'free' ? [...asked, ...none] : told ? asked : none),
-      );
+      this.#write(unetLabels, Uint32Array.from(guidance.kind === 'free' ? [...asked, ...none] : told ? asked : none));
     }
     // A picture without a class is given any: its scale is 0.
     if (classifierLabels)
-      this.plan.write(
+      this.#write(
         classifierLabels,
         Uint32Array.from(labels, (label) => label ?? 0),
       );
+    if (uniforms.threshold) this.#set(uniforms.threshold, { quantile: dynamicThreshold ?? 1 });
+    this.#evaluations = 0;
+  }
+
+  #write(tensor: Tensor, data: Float32Array | Uint32Array): void {
+    this.plans.find((plan) => plan.has(tensor))?.write(tensor, data);
+  }
+
+  #set(uniform: Uniform | null, values: Readonly<Record<string, number>>): void {
+    if (uniform) this.plans.find((plan) => plan.hasUniform(uniform))?.set(uniform, values);
   }
 
   /** Sets x_t. @param sample [N, C, H, W] */
   setSample(sample: Float32Array): void {
-    this.plan.write(this.#step.x, sample);
+    this.#write(this.#step.x, sample);
   }
 
   /** Makes x_T from the seed, on the GPU. */
   async startFromNoise({ seed, firstImage }: RunSettings): Promise<void> {
-    this.#start.plan.set(this.#start.address, noiseAddress({ seed, firstImage, step: 0, stream: STREAM.start }));
-    await this.#start.plan.run();
+    this.#begin.plan.set(this.#begin.address, noiseAddress({ seed, firstImage, step: 0, stream: STREAM.start }));
+    await this.#begin.plan.run();
   }
 
   /** Sets the guidance scale, one number for each picture. Without effect where there is no guidance. */
   setScale(scale: readonly number[]): void {
-    if (this.#step.scale) this.plan.write(this.#step.scale, Float32Array.from(scale));
+    if (this.#step.scale) this.#write(this.#step.scale, Float32Array.from(scale));
   }
 
   /** Sets the noise of the next step, where it is the caller's to give. @param noise [N, C, H, W] */
   setNoise(noise: Float32Array): void {
-    if (this.#step.noise) this.plan.write(this.#step.noise, noise);
+    if (this.#step.noise) this.#write(this.#step.noise, noise);
   }
 
-  /**
-   * Submits the step from timestep `t` of the respaced process.
-   *
-   * @param coefficients fields of the sampler's uniform
-   */
-  async step(
-    { process, clipDenoised, seed, firstImage }: RunSettings,
-    t: number,
-    coefficients: Readonly<Record<string, number>>,
-    signal?: AbortSignal,
+  /** Sets the smaller picture of a super-resolution model. @param lowRes [N, C, h, w] */
+  setLowRes(lowRes: Float32Array): void {
+    if (this.#step.lowRes) this.#write(this.#step.lowRes, lowRes);
+  }
+
+  /** Sets what is known of the picture and where it is to be made (1). @param picture, mask [N, C, H, W] */
+  setKnown(picture: Float32Array, mask: Float32Array): void {
+    if (!this.#step.known) return;
+    this.#write(this.#step.known.picture, picture);
+    this.#write(this.#step.known.mask, mask);
+  }
+
+  /** Submits one evaluation and what the sampler does with it. */
+  async evaluate(
+    settings: RunSettings,
+    { t, next, coefficients }: Evaluation,
+    { signal, hook }: { signal?: AbortSignal | undefined; hook?: DenoisedFunction | undefined } = {},
   ): Promise<void> {
-    const { timesteps, classifierTimesteps, prediction, coefficients: uniform, noiseAddress: address } = this.#step;
-    const told = modelTimestep(process, t);
-    for (const tensor of [timesteps, classifierTimesteps]) {
-      if (!tensor) continue;
-      const row = Array<number>(tensor.shape.n).fill(told);
-      this.plan.write(tensor, timestepEmbedding(row, tensor.shape.c));
+    this.#prepare(settings, t, next);
+    for (const [name, values] of Object.entries(coefficients))
+      this.#set(this.#step.uniforms.sampler[name] ?? null, values);
+    const [first, second] = this.plans;
+    await first!.run(signal);
+    if (second) {
+      const { start } = this.#step;
+      if (hook) second.write(start, await hook(await first!.read(start)));
+      await second.run(signal);
+    }
+    this.#evaluations++;
+  }
+
+  /** Submits the models alone, each picture at its own timestep, given as the model is told it. */
+  async predict(timesteps: readonly number[], signal?: AbortSignal): Promise<void> {
+    for (const { tensor } of this.#step.timesteps) this.#write(tensor, timestepEmbedding(timesteps, tensor.shape.c));
+    await this.plans[0]!.run(signal);
+  }
+
+  /** Everything that follows from the timestep alone. */
+  #prepare(settings: RunSettings, t: number, next: number): void {
+    const { process, clipDenoised, dynamicThreshold, seed, firstImage } = settings;
+    const { timesteps, uniforms } = this.#step;
+    for (const { tensor, of } of timesteps) {
+      const told = modelTimestep(process, Math.max(0, of === 'current' ? t : next));
+      this.#write(tensor, timestepEmbedding(Array<number>(tensor.shape.n).fill(told), tensor.shape.c));
     }
     const factors = startCoefficients(process, t);
-    this.plan.set(prediction, {
-      x_factor: factors.x,
-      output_factor: factors.output,
-      limit: clipDenoised ? 1 : 3e38,
-    });
-    this.plan.set(uniform, coefficients);
-    if (address) this.plan.set(address, noiseAddress({ seed, firstImage, step: t, stream: STREAM.step }));
-    await this.plan.run(signal);
+    const limit = clipDenoised && dynamicThreshold === null ? 1 : NO_LIMIT;
+    this.#set(uniforms.prediction, { a_factor: factors.x, b_factor: factors.output, limit });
+    const score = process.sqrt_recipm1_alphas_cumprod[t]! * process.sqrt_one_minus_alphas_cumprod[t]!;
+    this.#set(uniforms.scoreGuidance, { a_factor: 1, b_factor: score, limit: NO_LIMIT });
+    const abar = next < 0 ? 1 : process.alphas_cumprod[next]!;
+    this.#set(uniforms.knownLevel, { start_factor: Math.sqrt(abar), noise_factor: Math.sqrt(1 - abar) });
+    this.#set(uniforms.filter, this.#filterFactors());
+    const address = (stream: NoiseAddress['stream']) => noiseAddress({ seed, firstImage, step: t, stream });
+    this.#set(uniforms.stepNoise, address(STREAM.step));
+    this.#set(uniforms.knownNoise, address(STREAM.known));
   }
 
-  /** The value of an output after the last step, NCHW; null where this denoiser has none. */
+  #filterFactors(): Record<string, number> {
+    const { guidance } = this.denoiser;
+    const filter = guidance.kind === 'classifier' ? guidance.filter : null;
+    const k = this.#evaluations + 1;
+    if (filter?.kind === 'momentum') return { keep1: k === 1 ? 0 : filter.beta, new1: 1 };
+    if (filter?.kind !== 'adam') return {};
+    const { beta1, beta2, eps } = filter;
+    return {
+      keep1: k === 1 ? 0 : beta1,
+      keep2: k === 1 ? 0 : beta2,
+      new1: 1 - beta1,
+      new2: 1 - beta2,
+      correct1: 1 / (1 - beta1 ** k),
+      correct2: 1 / (1 - beta2 ** k),
+      eps,
+    };
+  }
+
+  /** The value of an output after the last evaluation, NCHW; null where this denoiser has none. */
   async read(output: StepOutput): Promise<Float32Array | null> {
-    const tensor = this.#step.outputs[output];
-    return tensor && this.plan.read(tensor);
+    const tensor: Activation | null = this.#step.outputs[output];
+    if (!tensor) return null;
+    const plan = [...this.plans].reverse().find((p) => p.isOutput(tensor));
+    return plan!.read(tensor);
   }
 
   dispose(): void {
-    this.#start.plan.dispose();
-    this.plan.dispose();
+    this.#begin.plan.dispose();
+    for (const plan of this.plans) plan.dispose();
   }
 }
 

@@ -4,8 +4,8 @@
 import { spaceTimesteps } from './respacing.ts';
 import { betaSchedule, type NoiseSchedule } from './schedule.ts';
 
-/** What the model's first channels mean. */
-export type MeanType = 'epsilon' | 'start_x' | 'previous_x';
+/** What the model's first channels mean; `v` is sqrt(abar) * eps - sqrt(1 - abar) * x_0 (Salimans & Ho 2022). */
+export type MeanType = 'epsilon' | 'start_x' | 'previous_x' | 'v';
 
 /**
  * Where the variance of p(x_{t-1} | x_t) comes from: the posterior's (`fixed_small`), beta_t (`fixed_large`), the model's
@@ -111,6 +111,8 @@ export function startCoefficients(process: GaussianDiffusion, t: number): { x: n
       return { x: process.sqrt_recip_alphas_cumprod[t]!, output: -process.sqrt_recipm1_alphas_cumprod[t]! };
     case 'start_x':
       return { x: 0, output: 1 };
+    case 'v':
+      return { x: process.sqrt_alphas_cumprod[t]!, output: -process.sqrt_one_minus_alphas_cumprod[t]! };
     case 'previous_x': {
       const coef1 = process.posterior_mean_coef1[t]!;
       return { x: -process.posterior_mean_coef2[t]! / coef1, output: 1 / coef1 };

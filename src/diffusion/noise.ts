@@ -12,8 +12,8 @@
 import type { Table } from '../runtime/resources.ts';
 import { quads, type Shape } from '../runtime/resources.ts';
 
-/** Streams of one seed: the starting noise x_T, and the noise of each step. */
-export const STREAM = { start: 1, step: 0 } as const;
+/** Streams of one seed: the noise of each step, the starting noise x_T, and that on the known part of a picture. */
+export const STREAM = { step: 0, start: 1, known: 2 } as const;
 
 const MULTIPLIER = [0xd2511f53, 0xcd9e8d57] as const;
 const WEYL = [0x9e3779b9, 0xbb67ae85] as const;

@@ -57,6 +57,8 @@ export class Graph {
   readonly operations: Operation[] = [];
   /** Tensors that the host writes, or that keep their value from run to run. */
   readonly persistent = new Set<Tensor>();
+  /** Values that persistent tensors have from the start; zeros where nothing is said. */
+  readonly fills = new Map<Activation, number>();
   readonly uniforms: Uniform[] = [];
   #ids = 0;
 
@@ -76,6 +78,13 @@ export class Graph {
   input(name: string, shape: Shape): Activation {
     const tensor = this.activation(name, shape);
     this.persistent.add(tensor);
+    return tensor;
+  }
+
+  /** A tensor that holds one value everywhere. */
+  constant(name: string, shape: Shape, value: number): Activation {
+    const tensor = this.input(name, shape);
+    this.fills.set(tensor, value);
     return tensor;
   }
 

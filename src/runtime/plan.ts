@@ -86,7 +86,7 @@ export class Plan {
       return buffer;
     };
     try {
-      return await runtime.checked('building the plan', () => {
+      const plan = await runtime.checked('building the plan', () => {
         const { STORAGE, COPY_DST, COPY_SRC, UNIFORM, MAP_READ } = GPUBufferUsage;
         const slots = made.slots.map((size, i) => allocate(`slot ${i}`, size, STORAGE));
         const ownBuffer = new Map<Tensor, GPUBuffer>();
@@ -141,6 +141,11 @@ export class Plan {
         });
         return new Plan(runtime, made, steps, allocated, ownBuffer, staging, uniforms);
       });
+      for (const [tensor, value] of graph.fills) {
+        const { n, c, h, w } = tensor.shape;
+        if (plan.has(tensor)) plan.write(tensor, new Float32Array(n * c * h * w).fill(value));
+      }
+      return plan;
     } catch (error) {
       for (const buffer of allocated) buffers.destroy(buffer);
       throw error;
@@ -173,11 +178,21 @@ export class Plan {
     return this.#ownBuffer.has(tensor);
   }
 
+  /** Whether `read` can be asked for the tensor. */
+  isOutput(tensor: Tensor): boolean {
+    return this.#staging.has(tensor);
+  }
+
   /** The buffer of an input, a state or an output: for sharing with another plan, or with other work on the device. */
   bufferOf(tensor: Tensor): GPUBuffer {
     const buffer = this.#ownBuffer.get(tensor);
     if (!buffer) throw new Error(`${tensor.name} has no buffer of its own in this plan`);
     return buffer;
+  }
+
+  /** Whether the uniform belongs to this plan's graph. */
+  hasUniform(uniform: Uniform): boolean {
+    return this.#uniforms.has(uniform);
   }
 
   /** Sets fields of a uniform block; they hold for the runs after. */
@@ -351,6 +366,10 @@ class UniformArena {
     this.#bytes = new Uint8Array(Math.max(UNIFORM_ALIGNMENT, size));
     this.#view = new DataView(this.#bytes.buffer);
     this.#buffer = allocate(this.#bytes.byteLength);
+  }
+
+  has(uniform: Uniform): boolean {
+    return this.#offsets.has(uniform);
   }
 
   binding(uniform: Uniform): Binding {

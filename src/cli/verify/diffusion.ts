@@ -1,11 +1,12 @@
 /**
- * @file Golden kinds `schedule`, `respacing` and `trajectory`.
+ * @file Golden kinds `schedule`, `respacing`, `trajectory`, `bpd` and `training_loss`.
  */
-import { ddim } from '../../diffusion/ddim.ts';
+import { ddim, ddimReverse } from '../../diffusion/ddim.ts';
 import { ddpm } from '../../diffusion/ddpm.ts';
 import { Denoiser } from '../../diffusion/denoiser.ts';
 import { createDiffusion, type DiffusionArguments, modelTimestep, tables } from '../../diffusion/gaussian_diffusion.ts';
 import { classifierFreeGuidance, classifierGuidance, type Guidance, noGuidance } from '../../diffusion/guidance.ts';
+import { bitsPerDim, type LikelihoodOptions, trainingLoss } from '../../diffusion/likelihood.ts';
 import type { SamplingOptions, SamplingStep } from '../../diffusion/sampling.ts';
 import { betaSchedule } from '../../diffusion/schedule.ts';
 import type { Runtime } from '../../runtime/device.ts';
@@ -73,7 +74,7 @@ export async function trajectoryCase(
 ): Promise<Results> {
   const { config } = golden;
   const sampler = config.sampler as string;
-  if (sampler !== 'p' && sampler !== 'ddim') throw new Unsupported(`sampler ${sampler}`);
+  if (!['p', 'ddim', 'ddim_reverse'].includes(sampler)) throw new Unsupported(`sampler ${sampler}`);
   const [n, c, height, width] = config.shape as [number, number, number, number];
   const unet = goldenModel(runtime, folder, config.model);
   const classifier = config.classifier ? goldenModel(runtime, folder, config.classifier) : null;
@@ -110,8 +111,10 @@ export async function trajectoryCase(
     start: tensors.floats('x_T'),
     ...(noise ? { noise: noiseOf } : {}),
   };
-  const run = (more: Partial<SamplingOptions>) =>
-    sampler === 'ddim' ? ddim(denoiser, { ...options, ...more }) : ddpm(denoiser, { ...options, ...more });
+  const run = (more: Partial<SamplingOptions>) => {
+    if (sampler === 'ddim_reverse') return ddimReverse(denoiser, { ...options, ...more, start: tensors.floats('x_T') });
+    return sampler === 'ddim' ? ddim(denoiser, { ...options, ...more }) : ddpm(denoiser, { ...options, ...more });
+  };
 
   const record = async (step: SamplingStep, into: Recording) => {
     const { mean, v } = await step.modelOutput();
@@ -151,3 +154,59 @@ function joinChannels(a: Float32Array, b: Float32Array, images: number): Float32
   }
   return joined;
 }
+
+/** A denoiser without guidance around a case's model, for as long as `work` lasts. */
+async function withDenoiser(
+  runtime: Runtime,
+  golden: GoldenCase,
+  tensors: CaseTensors,
+  folder: GoldenFolder,
+  work: (denoiser: Denoiser, options: LikelihoodOptions) => Promise<Results>,
+): Promise<Results> {
+  const { config } = golden;
+  const [batch, , height, width] = config.shape as [number, number, number, number];
+  const unet = goldenModel(runtime, folder, config.model);
+  if (!unet.isUNet()) throw new Error(`${config.model} is no U-Net`);
+  const guidance = noGuidance({ conditional: unet.config.model.num_classes !== null });
+  const denoiser = new Denoiser(runtime, { unet, guidance, batch, height, width });
+  const options: LikelihoodOptions = {
+    pictures: tensors.floats('x_start'),
+    diffusion: processArguments(config.diffusion),
+    respacing: config.diffusion.timestep_respacing ?? '',
+    clipDenoised: config.clip_denoised ?? true,
+    ...(tensors.has('y') ? { labels: tensors.numbers('y') } : {}),
+  };
+  try {
+    return await work(denoiser, options);
+  } finally {
+    denoiser.dispose();
+    unet.dispose();
+  }
+}
+
+export const bpdCase = (runtime: Runtime, golden: GoldenCase, tensors: CaseTensors, folder: GoldenFolder) =>
+  withDenoiser(runtime, golden, tensors, folder, async (denoiser, options) => {
+    const noise = tensors.floats('noise');
+    const size = options.pictures.length;
+    const noiseOf = (index: number) => noise.subarray(index * size, (index + 1) * size);
+    const { total, prior, steps } = await bitsPerDim(denoiser, { ...options, noise: noiseOf });
+    const byImage = (name: 'vb' | 'xstart_mse' | 'mse') => prior.flatMap((_, n) => steps.map((step) => step[name][n]!));
+    return {
+      total_bpd: total,
+      prior_bpd: prior,
+      vb: byImage('vb'),
+      xstart_mse: byImage('xstart_mse'),
+      mse: byImage('mse'),
+    };
+  });
+
+export const trainingLossCase = (runtime: Runtime, golden: GoldenCase, tensors: CaseTensors, folder: GoldenFolder) =>
+  withDenoiser(runtime, golden, tensors, folder, async (denoiser, options) => {
+    const { loss, mse, vb } = await trainingLoss(denoiser, {
+      ...options,
+      t: tensors.numbers('t'),
+      noise: tensors.floats('noise'),
+      loss: golden.config.diffusion.loss_type ?? 'mse',
+    });
+    return { loss, ...(mse ? { mse } : {}), ...(vb ? { vb } : {}) };
+  });

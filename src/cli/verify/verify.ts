@@ -9,7 +9,7 @@ import { type OptionTable, readArguments } from '../arguments.ts';
 import { describeAdapterLine } from '../console.ts';
 import { badCheckpointCase, checkpointCase } from './checkpoints.ts';
 import { compare, type Status, type TensorReport, unsupported } from './compare.ts';
-import { refusalCase, respacingCase, scheduleCase, trajectoryCase } from './diffusion.ts';
+import { bpdCase, refusalCase, respacingCase, scheduleCase, trainingLossCase, trajectoryCase } from './diffusion.ts';
 import type { Results } from './evaluate.ts';
 import { type CaseTensors, type GoldenCase, GoldenFolder } from './manifest.ts';
 import { models, Unsupported } from './models.ts';
@@ -52,6 +52,8 @@ const RUNNERS: Readonly<Record<string, Runner>> = {
   schedule: scheduleCase,
   respacing: respacingCase,
   trajectory: trajectoryCase,
+  bpd: bpdCase,
+  training_loss: trainingLossCase,
 };
 
 /** Kinds that are right or wrong as a whole: a complaint, or null. */
