@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { readConfig } from '../src/checkpoints/config.ts';
-import { type ClassifierModel, loadModel, type UNetModel } from '../src/checkpoints/model.ts';
+import { type ClassifierModel, loadModel, type ShapedModel, type UNetModel } from '../src/checkpoints/model.ts';
 import { readSafetensors } from '../src/checkpoints/safetensors.ts';
 import { linearPart } from '../src/diffusion/ddim.ts';
 import { classifierGuidance } from '../src/diffusion/guidance.ts';
@@ -41,7 +41,7 @@ export function guidedStep({
   batch: number;
   target?: Target;
 }): [Graph, Tensor[]] {
-  const unet: UNetModel = bare(UNET_FILE);
+  const unet: ShapedModel<'unet'> = bare(UNET_FILE);
   const guidance = classifierGuidance(bare(CLASSIFIER_FILE));
   const { image_size, in_channels } = unet.config.model;
   const shape = { n: batch, c: in_channels, h: image_size, w: image_size };

@@ -2,9 +2,15 @@
  * @file A model: what a checkpoint describes, with its parameters on a device.
  */
 import type { Runtime } from '../runtime/device.ts';
-import { Weights } from '../runtime/weights.ts';
+import { type WeightShapes, Weights } from '../runtime/weights.ts';
 import { checkTensors, type ModelConfig, modelParameters, readConfig } from './config.ts';
 import { type Checkpoint, readSafetensors } from './safetensors.ts';
+
+/** What a graph needs of a model: its configuration, and the names and shapes of its parameters. */
+export interface ShapedModel<Kind extends ModelConfig['kind']> {
+  readonly config: Extract<ModelConfig, { kind: Kind }>;
+  readonly weights: WeightShapes;
+}
 
 export type UNetModel = Model & { readonly config: Extract<ModelConfig, { kind: 'unet' }> };
 export type SuperResolutionModel = Model & { readonly config: Extract<ModelConfig, { kind: 'super_resolution' }> };

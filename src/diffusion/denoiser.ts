@@ -52,7 +52,7 @@ export class Denoiser {
     this.shape = { n: batch, c: model.in_channels, h: height ?? model.image_size, w: width ?? model.image_size };
     this.lowRes = lowRes ? { h: lowRes.height, w: lowRes.width } : null;
     if (!Number.isInteger(batch) || batch < 1) throw new OptionError(`batch should be at least 1, found ${batch}`);
-    if (unet.isSuperResolution() !== (lowRes !== undefined)) {
+    if ((unet.config.kind === 'super_resolution') !== (lowRes !== undefined)) {
       throw new OptionError(
         lowRes
           ? 'this model sees no smaller picture; it is no super-resolution model'

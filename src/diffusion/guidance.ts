@@ -3,7 +3,7 @@
  *
  * A scale belongs to a run, not to a guidance, so that changing it needs no new plan.
  */
-import type { ClassifierModel } from '../checkpoints/model.ts';
+import type { ShapedModel } from '../checkpoints/model.ts';
 import { OptionError } from '../runtime/errors.ts';
 
 export type Guidance = NoGuidance | ClassifierGuidance | ClassifierFreeGuidance;
@@ -16,7 +16,7 @@ export interface NoGuidance {
 
 export interface ClassifierGuidance {
   readonly kind: 'classifier';
-  readonly classifier: ClassifierModel;
+  readonly classifier: ShapedModel<'classifier'>;
   /** The U-Net is told the class too. */
   readonly conditional: boolean;
   readonly at: GradientPlace;
@@ -66,7 +66,7 @@ export function noGuidance({ conditional = false }: ConditionalOption = {}): NoG
 
 /** Classifier guidance: s * grad log p(y | x) (Dhariwal & Nichol 2021, section 4). */
 export function classifierGuidance(
-  classifier: ClassifierModel,
+  classifier: ShapedModel<'classifier'>,
   { conditional = false, at = 'xt', filter = null }: ClassifierOptions = {},
 ): ClassifierGuidance {
   for (const beta of filter === null ? [] : filter.kind === 'adam' ? [filter.beta1, filter.beta2] : [filter.beta]) {

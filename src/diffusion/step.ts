@@ -4,7 +4,7 @@
  * Pure: needs no device. The samplers know the hooks (a score to be guided, a mean to be guided, a result to be changed),
  * not the kinds of guidance; the kinds are here.
  */
-import type { SuperResolutionModel, UNetModel } from '../checkpoints/model.ts';
+import type { ShapedModel } from '../checkpoints/model.ts';
 import * as classifier from '../layers/classifier.ts';
 import { add, repeat } from '../layers/elementwise.ts';
 import * as superResolution from '../layers/super_resolution.ts';
@@ -24,7 +24,7 @@ import {
 } from './step_operations.ts';
 
 /** A model that predicts noise. */
-export type DenoisingModel = UNetModel | SuperResolutionModel;
+export type DenoisingModel = ShapedModel<'unet'> | ShapedModel<'super_resolution'>;
 
 /** Where the noise of a step comes from: nowhere, the counter, or the caller. */
 export type NoiseSource = 'none' | 'counter' | 'given';
@@ -224,7 +224,7 @@ function appendModel(graph: Graph, settings: StepSettings, x: Activation, timest
   const twice = (t: Activation) => (passes === 1 ? t : repeat(graph, t, passes));
   const b = { graph, weights: model.weights };
   const inputs = { x: twice(x), timesteps: tensor, labels };
-  if (!model.isSuperResolution()) return { output: unet.forward(b, args, inputs), labels, lowRes: null };
+  if (model.config.kind === 'unet') return { output: unet.forward(b, args, inputs), labels, lowRes: null };
 
   if (!settings.lowRes) throw new OptionError('a super-resolution model needs the size of the smaller picture');
   const lowRes = graph.input('low_res', { ...shape, ...settings.lowRes });

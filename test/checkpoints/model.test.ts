@@ -44,7 +44,11 @@ describe('a checkpoint describes itself', () => {
   test.each<[string, unknown, RegExp]>([
     ['nothing', undefined, /does not describe its model/],
     ['no JSON', '{', /not JSON/],
-    ['another kind', { ...unetJson, kind: 'gan' }, /config.kind should be "unet" or "classifier", found "gan"/],
+    [
+      'another kind',
+      { ...unetJson, kind: 'gan' },
+      /config.kind should be "unet" or "classifier" or "super_resolution", found "gan"/,
+    ],
     ['an unknown argument', { ...unetJson, model: { ...unetJson.model, wings: 2 } }, /model.wings is not an argument/],
     [
       'a wrong type',
