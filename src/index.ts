@@ -57,4 +57,11 @@ export { gaussianNoise } from './diffusion/noise.ts';
 export { type SampleOptions, type SampleResult, sample } from './diffusion/sample.ts';
 export type { ImageStart, Inpainting, SamplingOptions, SamplingRun, SamplingStep } from './diffusion/sampling.ts';
 export { type AdapterDescription, describeAdapter, Runtime, requestDevice } from './runtime/device.ts';
-export { CheckpointError, DeviceError, type ErrorCode, OptionError, PilotwaveError } from './runtime/errors.ts';
+export {
+  CheckpointError,
+  DeviceError,
+  type ErrorCode,
+  NonFiniteError,
+  OptionError,
+  PilotwaveError,
+} from './runtime/errors.ts';

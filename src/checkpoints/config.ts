@@ -3,7 +3,8 @@
  *
  *   { "kind": "unet" | "classifier" | "super_resolution", "model": {...}, "diffusion": {...}, "classes": [...], "null_class": n }
  *
- * Arguments that are absent have the original's default. Unknown ones are refused, so that a model is never built
+ * Arguments that are absent have the original's default. Two are this project's own: `rescale_residual` of a model and
+ * `predict_v` of a process. Unknown ones are refused, so that a model is never built
  * differently from what its file asks for.
  */
 import type { DiffusionArguments } from '../diffusion/gaussian_diffusion.ts';
@@ -116,6 +117,7 @@ function encoderArguments(fields: Fields) {
     use_scale_shift_norm: fields.flag('use_scale_shift_norm', false),
     resblock_updown: fields.flag('resblock_updown', false),
     use_new_attention_order: fields.flag('use_new_attention_order', false),
+    rescale_residual: fields.flag('rescale_residual', false),
   };
 }
 
@@ -152,7 +154,7 @@ function diffusionArguments(json: unknown): DiffusionArguments {
     steps: fields.whole('steps', 1000),
     noise_schedule: fields.choice('noise_schedule', ['linear', 'cosine'], 'linear'),
     var_type: learned ? 'learned_range' : small ? 'fixed_small' : 'fixed_large',
-    mean_type: fields.flag('predict_xstart', false) ? 'start_x' : 'epsilon',
+    mean_type: fields.flag('predict_xstart', false) ? 'start_x' : fields.flag('predict_v', false) ? 'v' : 'epsilon',
     rescale_timesteps: fields.flag('rescale_timesteps', false),
   };
   // These concern training, or are chosen anew when sampling.

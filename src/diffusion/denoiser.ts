@@ -6,7 +6,7 @@
  */
 import { timestepEmbedding } from '../layers/embedding.ts';
 import type { Runtime } from '../runtime/device.ts';
-import { OptionError } from '../runtime/errors.ts';
+import { NonFiniteError, OptionError } from '../runtime/errors.ts';
 import { Graph } from '../runtime/graph.ts';
 import { Plan, type PlanOptions } from '../runtime/plan.ts';
 import type { Activation, Shape, Tensor, Uniform } from '../runtime/resources.ts';
@@ -83,7 +83,8 @@ export class Denoiser {
 
   /** The plan for a sampler: built at the first call with its key, kept for the next ones. */
   stepper(part: SamplerPart, features: StepFeatures, options: PlanOptions = {}): Promise<Stepper> {
-    const key = [part.key, part.noise, guidanceKey(this.guidance), ...Object.values(features)].join('|');
+    const checks = options.checkFinite ?? false;
+    const key = [part.key, part.noise, guidanceKey(this.guidance), ...Object.values(features), checks].join('|');
     let stepper = this.#steppers.get(key);
     if (!stepper) {
       stepper = Stepper.create(this, part, features, options);
@@ -333,6 +334,19 @@ export class Stepper {
       correct2: 1 / (1 - beta2 ** k),
       eps,
     };
+  }
+
+  /**
+   * With `checkFinite`: throws if anything so far wrote NaN or infinity.
+   *
+   * @param where in words, for the message
+   */
+  async assertFinite(where: string): Promise<void> {
+    for (const plan of this.plans) {
+      if (!plan.schedule.flags) return;
+      const operation = await plan.firstNonFinite();
+      if (operation !== null) throw new NonFiniteError(operation, where);
+    }
   }
 
   /** The value of an output after the last evaluation, NCHW; null where this denoiser has none. */

@@ -9,7 +9,7 @@ import { type Scale, scalesAt } from './guidance.ts';
 import { gaussianNoise, STREAM } from './noise.ts';
 import type { SamplerPart } from './step.ts';
 
-export interface SamplingOptions extends Pick<PlanOptions, 'signal' | 'onCompile'> {
+export interface SamplingOptions extends Pick<PlanOptions, 'signal' | 'onCompile' | 'checkFinite'> {
   /** Which timesteps are taken: "25", "ddim25", "10,10,5", or "" for all. See `spaceTimesteps`. */
   readonly respacing?: string;
   /** A class for each picture, or null for none: such a picture is not guided. Not needed where classes play no part. */
@@ -147,6 +147,7 @@ export async function* runSampler(
     const place = { index, count: steps.length, timestep, sigma: process.sqrt_recipm1_alphas_cumprod[t]! };
     stepper.setScale(scalesAt(scale, place, denoiser.guidance, settings.labels, denoiser.shape.n));
     for (const evaluation of evaluations) await stepper.evaluate(settings, evaluation, { signal, hook });
+    await stepper.assertFinite(`in step ${index + 1} of ${steps.length} (timestep ${timestep})`);
     yield stateOf(stepper, { index, count: steps.length, t, timestep });
   }
 }

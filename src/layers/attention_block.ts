@@ -6,6 +6,7 @@
 import type { Activation } from '../runtime/resources.ts';
 import * as attention from './attention.ts';
 import type { Builder, Parameter } from './builder.ts';
+import { scale } from './elementwise.ts';
 import * as groupNorm from './group_norm.ts';
 import * as linear from './linear.ts';
 
@@ -13,6 +14,8 @@ export interface AttentionBlock {
   readonly channels: number;
   readonly heads: number;
   readonly order: attention.QkvOrder;
+  /** y is divided by sqrt(2), so that its variance is that of its parts. */
+  readonly rescale: boolean;
 }
 
 /** guided-diffusion's choice of heads: by width where `numHeadChannels` is not -1, else by number. */
@@ -47,5 +50,6 @@ export function forward(b: Builder, spec: AttentionBlock, name: string, x: Activ
   const normed = groupNorm.forward(b, layers(spec).norm, `${name}.norm`, x);
   const qkv = linear.forward(b, `${name}.qkv`, normed, { outMap: maps.qkv });
   const mixed = attention.forward(b.graph, head, qkv);
-  return linear.forward(b, `${name}.proj_out`, mixed, { inMap: maps.out, residual: x });
+  const y = linear.forward(b, `${name}.proj_out`, mixed, { inMap: maps.out, residual: x });
+  return spec.rescale ? scale(b.graph, y, Math.SQRT1_2) : y;
 }

@@ -6,6 +6,7 @@ import copyChannels from '../../shaders/elementwise/copy_channels.wgsl';
 import reluShader from '../../shaders/elementwise/relu.wgsl';
 import reluBackward from '../../shaders/elementwise/relu_backward.wgsl';
 import repeatBatch from '../../shaders/elementwise/repeat_batch.wgsl';
+import scaleShader from '../../shaders/elementwise/scale.wgsl';
 import siluShader from '../../shaders/elementwise/silu.wgsl';
 import siluBackward from '../../shaders/elementwise/silu_backward.wgsl';
 import type { Graph } from '../runtime/graph.ts';
@@ -34,6 +35,29 @@ export function add(graph: Graph, a: Activation, b: Activation): Activation {
     adjoint: ({ outputs: [dy] }) => [dy!, dy!],
   });
   return y;
+}
+
+/** y = factor * x. */
+export function scale(graph: Graph, x: Activation, factor: number): Activation {
+  const scaled = (name: string, from: Activation): Activation => {
+    const y = graph.activation(name, from.shape);
+    graph.append({
+      name,
+      inputs: [from],
+      outputs: [y],
+      lower: () => [
+        kernelCall(scaleShader, {
+          bind: { x: from, y },
+          sizes: { COUNT: y.bytes / 16, FACTOR: factor },
+          grid: lineGrid(y.bytes / 16, 64),
+          cost: { flops: y.bytes / 4, bytes: 2 * y.bytes },
+        }),
+      ],
+      adjoint: ({ outputs: [dy] }) => [scaled(`${name} gradient`, dy!)],
+    });
+    return y;
+  };
+  return scaled('scale', x);
 }
 
 /** y = x * sigmoid(x). */

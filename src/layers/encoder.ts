@@ -46,6 +46,8 @@ export interface EncoderArguments {
   readonly use_scale_shift_norm: boolean;
   readonly resblock_updown: boolean;
   readonly use_new_attention_order: boolean;
+  /** Residuals are scaled by 1 / sqrt(2), an ablation of the paper (table 1); no released model uses it. */
+  readonly rescale_residual: boolean;
 }
 
 /** Width of a level: truncated, as the original does. */
@@ -61,7 +63,8 @@ export function resLayer(
   resample: resBlock.ResBlock['resample'] = null,
 ): Layer {
   const scaleShift = args.use_scale_shift_norm;
-  const spec = { channels, out, embedding: embeddingChannels(args), scaleShift, resample, convSkip: false };
+  const rescale = args.rescale_residual;
+  const spec = { channels, out, embedding: embeddingChannels(args), scaleShift, resample, convSkip: false, rescale };
   return { kind: 'res', name, spec };
 }
 
@@ -72,7 +75,11 @@ export function attentionLayer(
   numHeads = args.num_heads,
 ): Layer {
   const heads = attentionBlock.headCount(channels, numHeads, args.num_head_channels);
-  return { kind: 'attention', name, spec: { channels, heads, order: args.use_new_attention_order ? 'new' : 'legacy' } };
+  return {
+    kind: 'attention',
+    name,
+    spec: { channels, heads, order: args.use_new_attention_order ? 'new' : 'legacy', rescale: args.rescale_residual },
+  };
 }
 
 export interface Encoder {

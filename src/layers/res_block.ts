@@ -9,7 +9,7 @@
 import type { Activation } from '../runtime/resources.ts';
 import type { Builder, Parameter } from './builder.ts';
 import * as conv2d from './conv2d.ts';
-import { silu } from './elementwise.ts';
+import { scale, silu } from './elementwise.ts';
 import * as groupNorm from './group_norm.ts';
 import * as linear from './linear.ts';
 import { downsample, upsample } from './resample.ts';
@@ -23,6 +23,8 @@ export interface ResBlock {
   readonly resample: 'up' | 'down' | null;
   /** A 3 x 3 instead of a 1 x 1 convolution on the skip path, where the number of channels changes. */
   readonly convSkip: boolean;
+  /** y is divided by sqrt(2), so that its variance is that of its parts. */
+  readonly rescale: boolean;
 }
 
 const layers = ({ channels, embedding, out, scaleShift, convSkip }: ResBlock) => ({
@@ -82,5 +84,6 @@ export function forward(b: Builder, spec: ResBlock, name: string, x: Activation,
   h = groupNorm.forward(b, outNorm, `${name}.out_layers.0`, h, embedding);
   const straight = resample(x);
   const residual = skip ? conv2d.forward(b, skip, `${name}.skip_connection`, straight) : straight;
-  return conv2d.forward(b, outConv, `${name}.out_layers.3`, h, { residual });
+  const y = conv2d.forward(b, outConv, `${name}.out_layers.3`, h, { residual });
+  return spec.rescale ? scale(b.graph, y, Math.SQRT1_2) : y;
 }

@@ -12,7 +12,8 @@ export type ErrorCode =
   | 'limit'
   | 'checkpoint'
   | 'option'
-  | 'disposed';
+  | 'disposed'
+  | 'non-finite';
 
 export class PilotwaveError extends Error {
   override readonly name: string = 'PilotwaveError';
@@ -43,4 +44,16 @@ export class OptionError extends PilotwaveError {
 /** The device refused a shader, a pipeline or a dispatch, is lost, or has no room. */
 export class DeviceError extends PilotwaveError {
   override readonly name = 'DeviceError';
+}
+
+/** A run with `checkFinite` met NaN or infinity. */
+export class NonFiniteError extends PilotwaveError {
+  override readonly name = 'NonFiniteError';
+  /** The first operation that wrote one, named after its layer. */
+  readonly operation: string;
+
+  constructor(operation: string, where: string) {
+    super('non-finite', `${operation} is the first operation to write NaN or infinity, ${where}`);
+    this.operation = operation;
+  }
 }

@@ -8,7 +8,7 @@ import type { Graph } from './graph.ts';
 import { fromNCHW, toNCHW } from './layout.ts';
 import { type Binding, bindGroup, type CompiledKernel, pipelineKey, sizesBlock } from './pipelines.ts';
 import type { Activation, PackedWeights, Resource, Table, Tensor, Uniform } from './resources.ts';
-import { type Schedule, schedule } from './schedule.ts';
+import { type Schedule, schedule, withChecks } from './schedule.ts';
 import { SlicePlan } from './submit.ts';
 import type { Weights } from './weights.ts';
 
@@ -16,6 +16,8 @@ export interface PlanOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called as pipelines become ready: how many of how many. */
   readonly onCompile?: ((done: number, total: number) => void) | undefined;
+  /** After each dispatch, look at what it wrote for NaN and infinity: see `firstNonFinite`. Slow; for finding faults. */
+  readonly checkFinite?: boolean | undefined;
   /** Buffers of another plan for tensors that both plans use. They stay the other plan's. */
   readonly shared?: ReadonlyMap<Tensor, GPUBuffer> | undefined;
 }
@@ -70,7 +72,8 @@ export class Plan {
     outputs: readonly Tensor[],
     options: PlanOptions = {},
   ): Promise<Plan> {
-    const made = schedule(graph, outputs);
+    const plain = schedule(graph, outputs);
+    const made = options.checkFinite ? withChecks(plain) : plain;
     checkLimits(made, runtime.limits);
 
     const kernels = await compile(runtime, made, options);
@@ -94,7 +97,7 @@ export class Plan {
           ownBuffer.set(t, options.shared?.get(t) ?? allocate(t.name, t.bytes, STORAGE | COPY_DST | COPY_SRC));
         }
         const staging = new Map<Tensor, GPUBuffer>();
-        for (const t of new Set(outputs)) {
+        for (const t of new Set(made.flags ? [...outputs, made.flags] : outputs)) {
           staging.set(t, allocate(`${t.name} staging`, t.bytes, MAP_READ | COPY_DST));
         }
         const tables = new Map<string, GPUBuffer>();
@@ -198,6 +201,18 @@ export class Plan {
   /** Sets fields of a uniform block; they hold for the runs after. */
   set(uniform: Uniform, values: Readonly<Record<string, number>>): void {
     this.#uniforms.set(uniform, values);
+  }
+
+  /**
+   * The operation whose dispatch was the first to write NaN or infinity since the plan was made, or null. Needs a plan
+   * made with `checkFinite`.
+   */
+  async firstNonFinite(): Promise<string | null> {
+    const { flags, calls } = this.schedule;
+    if (!flags) throw new Error('this plan was not made with checkFinite');
+    const words = new Uint32Array(await this.#readBytes(flags));
+    const first = words.indexOf(1);
+    return first < 0 ? null : calls[first]!.operation;
   }
 
   /** Records and submits every dispatch. Resolves when all slices are submitted, which may be before they are done. */

@@ -5,9 +5,14 @@
  * after another and side by side. WebGPU forbids a buffer to be read and written in one dispatch, so a tensor that is
  * written never shares a slot with one that the same dispatch reads.
  */
+
+import findNonfinite from '../../shaders/debug/find_nonfinite.wgsl';
 import type { Graph, Operation } from './graph.ts';
 import type { Tensor } from './resources.ts';
-import type { Grid, KernelCall } from './shader.ts';
+import { type Grid, type KernelCall, kernelCall, lineGrid } from './shader.ts';
+
+/** Words that one invocation of the check looks at; its RUN. */
+const WORDS_A_CHECK = 64;
 
 export interface ScheduledCall extends KernelCall {
   /** The operation it belongs to. */
@@ -31,6 +36,8 @@ export interface Schedule {
   readonly bytes: number;
   /** The largest sum of tensors alive at once, own ones included: what no plan could go below. */
   readonly liveBytes: number;
+  /** With checks for NaN and infinity: a word for each call, 1 where it wrote one. */
+  readonly flags?: Tensor;
 }
 
 /** @param outputs tensors whose values the host will read */
@@ -186,4 +193,27 @@ function checkGrid(grid: Grid, where: string): void {
   if (grid.some((count) => !Number.isInteger(count) || count < 1 || count > 65535)) {
     throw new Error(`${where}: a grid must hold 1 to 65535 workgroups a dimension, found ${grid.join(' x ')}`);
   }
+}
+
+/** The schedule with a check after every call of each tensor that it wrote. */
+export function withChecks(made: Schedule): Schedule {
+  // Four words a call are enough for its own index and those of the checks of what it wrote.
+  const flags: Tensor = { kind: 'tensor', id: -1, name: 'flags', shape: null, bytes: 16 * made.calls.length };
+  const calls: ScheduledCall[] = [];
+  for (const call of made.calls) {
+    const at = calls.push(call) - 1;
+    for (const { name, access } of call.shader.bindings) {
+      const resource = call.bind[name];
+      if (access !== 'read_write' || resource?.kind !== 'tensor') continue;
+      const words = resource.bytes / 4;
+      const check = kernelCall(findNonfinite, {
+        bind: { values: resource, flags },
+        sizes: { COUNT: words, CALL: at },
+        grid: lineGrid(Math.ceil(words / WORDS_A_CHECK), 64),
+        cost: { flops: words, bytes: resource.bytes },
+      });
+      calls.push({ ...check, operation: `check of ${call.operation}` });
+    }
+  }
+  return { ...made, calls, flags, own: [...made.own, flags], bytes: made.bytes + flags.bytes };
 }

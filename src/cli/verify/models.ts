@@ -56,6 +56,7 @@ const resBlockCase: Runner = (runtime, { config }, tensors) => {
     scaleShift: config.use_scale_shift_norm ?? false,
     resample: config.up ? 'up' : config.down ? 'down' : null,
     convSkip: config.use_conv ?? false,
+    rescale: false,
   };
   return evaluate(runtime, tensors.parameters('block'), (e) => {
     const x = e.input('x', shapeOf(tensors.values('x').shape), tensors.floats('x'));
@@ -71,7 +72,8 @@ const resBlockCase: Runner = (runtime, { config }, tensors) => {
 const attentionBlockCase: Runner = (runtime, { config }, tensors) => {
   const { channels, num_heads = 1, num_head_channels = -1, use_new_attention_order = false } = config;
   const heads = attentionBlock.headCount(channels, num_heads, num_head_channels);
-  const spec: attentionBlock.AttentionBlock = { channels, heads, order: use_new_attention_order ? 'new' : 'legacy' };
+  const order = use_new_attention_order ? 'new' : 'legacy';
+  const spec: attentionBlock.AttentionBlock = { channels, heads, order, rescale: false };
   return evaluate(runtime, tensors.parameters('block'), (e) => {
     const x = e.input('x', shapeOf(tensors.values('x').shape), tensors.floats('x'));
     const y = attentionBlock.forward(e, spec, 'block', x);
