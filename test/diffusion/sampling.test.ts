@@ -7,20 +7,14 @@ import { Denoiser } from '../../src/diffusion/denoiser.ts';
 import { classifierFreeGuidance, classifierGuidance, noGuidance } from '../../src/diffusion/guidance.ts';
 import { gaussianNoise, STREAM } from '../../src/diffusion/noise.ts';
 import { batchSize, sample } from '../../src/diffusion/sample.ts';
-import type { SamplingStep } from '../../src/diffusion/sampling.ts';
 import { expectClose, testRuntime } from '../device.ts';
 import { REFERENCE_FILE, shippedModels } from '../models.ts';
+import { last } from './run.ts';
 
 const runtime = await testRuntime();
 const { unet, classifier } = shippedModels(runtime);
 const reference = readSafetensors(readFileSync(REFERENCE_FILE)).tensors;
 const recorded = (name: string) => Float32Array.from(toNumbers(reference.get(name)!));
-
-async function last(steps: AsyncIterable<SamplingStep>): Promise<Float32Array> {
-  let final: SamplingStep | null = null;
-  for await (const step of steps) final = step;
-  return final!.sample();
-}
 
 describe('pictures of the original sampler from its own x_T', () => {
   // Two of the ten pictures: enough to see every layer, quick enough for each run of the tests.
