@@ -1,8 +1,11 @@
 import { describe, expect, test } from 'vitest';
+import * as attentionBlock from '../../src/layers/attention_block.ts';
+import type { Builder, Parameter } from '../../src/layers/builder.ts';
 import { select } from '../../src/layers/classifier.ts';
-import { add, concat, relu, repeat, silu } from '../../src/layers/elementwise.ts';
+import { add, concat, concatPadded, relu, repeat, silu } from '../../src/layers/elementwise.ts';
 import { addLabel, timestepEmbedding } from '../../src/layers/embedding.ts';
-import { downsample, meanPixels, upsample } from '../../src/layers/resample.ts';
+import * as resBlock from '../../src/layers/res_block.ts';
+import { bilinear, downsample, meanPixels, upsample } from '../../src/layers/resample.ts';
 import type { Graph } from '../../src/runtime/graph.ts';
 import type { Activation, Shape } from '../../src/runtime/resources.ts';
 import { checkpointOf, expectClose, inner, noWeights, run, size, testRuntime, values } from '../device.ts';
@@ -91,6 +94,114 @@ describe('resampling', () => {
   });
 });
 
+describe('bilinear', () => {
+  /** Half-pixel centres, the border repeated. */
+  function sample(x: Float32Array, plane: number, { h, w }: Shape, height: number, width: number): number[] {
+    const taps = (i: number, from: number, to: number) => {
+      const place = Math.max(0, ((i + 0.5) * from) / to - 0.5);
+      const low = Math.min(from - 1, Math.floor(place));
+      return { low, high: Math.min(from - 1, low + 1), part: place - low };
+    };
+    const values: number[] = [];
+    for (let row = 0; row < height; row++)
+      for (let column = 0; column < width; column++) {
+        const [r, c] = [taps(row, h, height), taps(column, w, width)];
+        const at = (a: number, b: number) => x[(plane * h + a) * w + b]!;
+        const upper = at(r.low, c.low) * (1 - c.part) + at(r.low, c.high) * c.part;
+        const lower = at(r.high, c.low) * (1 - c.part) + at(r.high, c.high) * c.part;
+        values.push(upper * (1 - r.part) + lower * r.part);
+      }
+    return values;
+  }
+
+  test.each([
+    [{ n: 2, c: 3, h: 3, w: 5 }, 6, 10],
+    [{ n: 1, c: 5, h: 4, w: 7 }, 11, 9],
+    [{ n: 3, c: 4, h: 1, w: 2 }, 5, 3],
+    [{ n: 1, c: 1, h: 8, w: 8 }, 3, 5],
+  ])('%j to %i x %i: reference and adjoint identity', async (shape, height, width) => {
+    const x = values(size(shape), 1);
+    const enlarge: Unary = (graph, input) => bilinear(graph, input, height, width);
+    const { y, dx, dy } = await unary(enlarge, shape, x, (s) => values(size(s), 2));
+    const planes = Array.from({ length: shape.n * shape.c }, (_, plane) => sample(x, plane, shape, height, width));
+    expectClose(y, planes.flat());
+    const norm = Math.sqrt(inner(dy, dy) * inner(y, y));
+    expect(Math.abs(inner(dy, y) - inner(dx, x)) / norm).toBeLessThan(1e-6);
+  });
+});
+
+describe('a residual scaled by 1 / sqrt(2)', () => {
+  const shape = { n: 2, c: 32, h: 5, w: 3 };
+  const x = values(size(shape), 1);
+  const upstream = values(size(shape), 2);
+  const weightsOf = (parameters: readonly Parameter[]) =>
+    checkpointOf(
+      Object.fromEntries(
+        parameters.map(({ name, shape: s }, i) => [
+          name,
+          {
+            shape: s,
+            data: values(
+              s.reduce((a, b) => a * b, 1),
+              10 + i,
+              0.2,
+            ),
+          },
+        ]),
+      ),
+    );
+  const compare = async (
+    parameters: readonly Parameter[],
+    build: (e: Builder, input: Activation, rescale: boolean) => Activation,
+  ) => {
+    const [plain, scaled] = await Promise.all(
+      [false, true].map((rescale) =>
+        run(runtime, weightsOf(parameters), (e) => {
+          const input = e.input('x', shape, x);
+          const y = build(e, input, rescale);
+          e.output('y', y);
+          e.gradient('dx', y, upstream, input);
+        }),
+      ),
+    );
+    for (const name of ['y', 'dx'])
+      expectClose(
+        scaled![name]!,
+        Float64Array.from(plain![name]!, (value) => value / Math.SQRT2),
+        1e-6,
+      );
+  };
+
+  test('residual block', async () => {
+    const spec = (rescale: boolean): resBlock.ResBlock => ({
+      channels: 32,
+      embedding: 8,
+      out: 32,
+      scaleShift: true,
+      resample: null,
+      convSkip: false,
+      rescale,
+    });
+    await compare(resBlock.parameters(spec(false), 'block'), (e, input, rescale) => {
+      const embedding = e.graph.constant('embedding', { n: 2, c: 8, h: 1, w: 1 }, 0.5);
+      const projections = resBlock.projectEmbeddings(e, [{ spec: spec(rescale), name: 'block' }], embedding);
+      return resBlock.forward(e, spec(rescale), 'block', input, projections);
+    });
+  });
+
+  test('attention block', async () => {
+    const spec = (rescale: boolean): attentionBlock.AttentionBlock => ({
+      channels: 32,
+      heads: 2,
+      order: 'legacy',
+      rescale,
+    });
+    await compare(attentionBlock.parameters(spec(false), 'block'), (e, input, rescale) =>
+      attentionBlock.forward(e, spec(rescale), 'block', input),
+    );
+  });
+});
+
 describe('moving data', () => {
   test('concat puts channels one after another, and its gradient takes them apart', async () => {
     const [a, b, c] = [4, 8, 3].map((channels) => ({ n: 2, c: channels, h: 3, w: 2 }));
@@ -112,6 +223,26 @@ describe('moving data', () => {
     expect([...found['d0']!]).toEqual(slice(0, 4));
     expect([...found['d1']!]).toEqual(slice(4, 12));
     expect([...found['d2']!]).toEqual(slice(12, 15));
+  });
+
+  test('concat with padding tells where the channels went', async () => {
+    const parts = [3, 5].map((c, i) => ({ shape: { n: 2, c, h: 2, w: 1 }, data: values(2 * c * 2, i + 1) }));
+    let map: Int32Array | readonly number[] | null = null;
+    const { y } = await run(runtime, noWeights, (e) => {
+      const made = concatPadded(
+        e.graph,
+        parts.map(({ shape, data }, i) => e.input(`part ${i}`, shape, data)),
+      );
+      map = made.map;
+      e.output('y', made.tensor);
+    });
+    expect([...map!]).toEqual([0, 1, 2, -1, 3, 4, 5, 6, 7, -1, -1, -1]);
+    const channel = (n: number, c: number) => {
+      const [part, own] = c < 3 ? [parts[0]!, c] : [parts[1]!, c - 3];
+      return [...part.data.subarray((n * part.shape.c + own) * 2, (n * part.shape.c + own) * 2 + 2)];
+    };
+    const expected = [0, 1].flatMap((n) => [...map!].flatMap((c) => (c < 0 ? [0, 0] : channel(n, c))));
+    expect([...y!]).toEqual(expected);
   });
 
   test('concat of a part that would not end on a multiple of 4 is refused', async () => {
