@@ -36,12 +36,7 @@ describe('the released models', () => {
     const flags = parseFlags(asText(model.flags));
     expect(flags.kinds).toEqual([kind]);
     const config = flags.config(kind);
-    const {
-      dropout: _d,
-      use_fp16: _f,
-      use_checkpoint: _c,
-      ...expected
-    } = model.constructor as Record<string, unknown>;
+    const { dropout: _d, use_fp16: _f, use_checkpoint: _c, ...expected } = model.constructor as Record<string, unknown>;
     expect(config.model).toMatchObject(expected);
     if (model.timesteps) {
       const { steps, noise_schedule, learn_sigma } = model.timesteps;
