@@ -5,6 +5,7 @@ export default defineConfig({
   plugins: [wgsl()],
   test: {
     include: ['test/**/*.test.ts'],
+    exclude: ['test/slow/**'],
     // A process each, since the Vulkan loader reads the environment of the process; two, since software adapters use
     // all cores themselves.
     pool: 'forks',

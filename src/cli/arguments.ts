@@ -10,6 +10,8 @@ export interface OptionDescription {
   /** What stands for the value in the help. */
   readonly value?: string;
   readonly help: string;
+  /** The value may begin with dashes. */
+  readonly anyText?: boolean;
   readonly default?: string;
 }
 
@@ -42,7 +44,7 @@ export function readArguments<T extends OptionTable>(
   let parsed: ReturnType<typeof parseArgs>;
   try {
     parsed = parseArgs({
-      args: joinNegativeNumbers(argv, help.options),
+      args: joinDashedValues(argv, help.options),
       options: config,
       allowPositionals: true,
       strict: true,
@@ -58,12 +60,13 @@ export function readArguments<T extends OptionTable>(
 }
 
 /** `--scale -1` means the number, not a further option; parseArgs wants `--scale=-1`. */
-function joinNegativeNumbers(argv: readonly string[], options: OptionTable): string[] {
+function joinDashedValues(argv: readonly string[], options: OptionTable): string[] {
   const joined: string[] = [];
   for (const argument of argv) {
     const before = joined.at(-1);
-    const takesValue = before?.startsWith('--') && options[before.slice(2)]?.type === 'string';
-    if (takesValue && /^-\d|^-\.\d/.test(argument)) joined[joined.length - 1] = `${before}=${argument}`;
+    const option = before?.startsWith('--') ? options[before.slice(2)] : undefined;
+    const dashed = option?.anyText ? argument.startsWith('-') : /^-\d|^-\.\d/.test(argument);
+    if (option?.type === 'string' && dashed) joined[joined.length - 1] = `${before}=${argument}`;
     else joined.push(argument);
   }
   return joined;
@@ -98,6 +101,21 @@ export function numberOption(
     throw new OptionError(`--${name} should be ${kind}${bound}, found "${text}"`);
   }
   return value;
+}
+
+/** Numbers separated by commas. @throws OptionError naming the option */
+export function numberListOption(
+  name: string,
+  text: string,
+  range: { readonly min?: number; readonly max?: number } = {},
+): number[] {
+  return text.split(',').map((part) => numberOption(name, part, range));
+}
+
+/** One of some words. @throws OptionError naming the option and the words */
+export function choiceOption<T extends string>(name: string, text: string, choices: readonly T[]): T {
+  if ((choices as readonly string[]).includes(text)) return text as T;
+  throw new OptionError(`--${name} should be ${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}, found "${text}"`);
 }
 
 export function helpText({ usage, summary, options }: CommandHelp): string {

@@ -4,46 +4,18 @@
 import type { Model } from '../checkpoints/model.ts';
 import { toNumbers, writeSafetensors } from '../checkpoints/safetensors.ts';
 import { classifierFreeGuidance, classifierGuidance, type Guidance, noGuidance } from '../diffusion/guidance.ts';
-import { seedWords } from '../diffusion/noise.ts';
-import { sample } from '../diffusion/sample.ts';
+import { type SampleOptions, type SampleResult, sample } from '../diffusion/sample.ts';
 import { requestNodeDevice } from '../node/device.ts';
 import { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
-import { numberOption, type OptionTable, readArguments } from './arguments.ts';
+import { readArguments } from './arguments.ts';
+import { classNames, readLabels } from './classes.ts';
 import { describeAdapterLine, duration, Progress } from './console.ts';
 import { drawSheet } from './contact_sheet.ts';
 import { checkWritable, readModel, readTensors, shippedWeights, writeWhole } from './files.ts';
+import { OPTIONS, type Options, readSettings, type Settings, scaleOf, sheetName } from './generate_settings.ts';
+import { readMask, readPictures } from './pictures.ts';
 import { encodePng } from './png.ts';
-
-const OPTIONS = {
-  class: {
-    type: 'string',
-    multiple: true,
-    value: 'NAME|INDEX|all|null',
-    help: 'classes, in turn up to the count; commas allowed (all)',
-  },
-  count: { type: 'string', value: 'N', help: 'number of pictures (one for each class named)' },
-  guidance: { type: 'string', value: 'KIND', help: 'classifier, free or none', default: 'classifier' },
-  conditional: { type: 'boolean', help: 'the U-Net sees the class too, not only the guidance' },
-  scale: { type: 'string', value: 'S', help: 'guidance scale (4 with a classifier, 2 without)' },
-  sampler: { type: 'string', value: 'NAME', help: 'ddim or ddpm', default: 'ddim' },
-  steps: { type: 'string', value: 'N', help: 'denoising steps (25 with ddim, 50 with ddpm)' },
-  respacing: { type: 'string', value: 'LIST', help: 'timesteps by section, as "10,10,5"; in place of --steps' },
-  eta: { type: 'string', value: 'E', help: 'noise of ddim, 0 for none (0)' },
-  seed: { type: 'string', value: 'K', help: 'seed of all noise', default: '0' },
-  noise: { type: 'string', value: 'FILE', help: 'safetensors file whose tensor x_T [N,C,H,W] is the start' },
-  model: { type: 'string', value: 'FILE', help: 'U-Net checkpoint (the shipped one)' },
-  classifier: { type: 'string', value: 'FILE', help: 'classifier checkpoint (the shipped one)' },
-  out: { type: 'string', value: 'FILE.png', help: 'the contact sheet (a name made of the settings, in out/)' },
-  raw: { type: 'string', value: 'FILE', help: 'writes samples and labels as a safetensors file too' },
-  adapter: {
-    type: 'string',
-    value: 'NAME',
-    help: 'auto, gpu, software, or a part of an adapter’s name',
-    default: 'auto',
-  },
-  json: { type: 'boolean', help: 'prints one JSON object with adapter, times, memory and files' },
-} as const satisfies OptionTable;
 
 export const generateHelp = {
   usage: 'generate [options]',
@@ -51,55 +23,46 @@ export const generateHelp = {
   options: OPTIONS,
 };
 
-type Options = ReturnType<typeof readArguments<typeof OPTIONS>>['options'];
-
 /** @returns the exit status */
 export async function generate(argv: readonly string[]): Promise<number> {
   const { options, positionals } = readArguments(generateHelp, argv);
   if (positionals.length > 0) throw new OptionError(`generate takes options only, found "${positionals[0]}"`);
   const settings = readSettings(options);
-  const out = options.out ?? `out/${settings.name}.png`;
+  const out = options.out ?? `out/${sheetName(settings, options)}.png`;
   if (!out.toLowerCase().endsWith('.png')) throw new OptionError(`--out should name a .png file, found "${out}"`);
   for (const path of [out, options.raw]) if (path !== undefined) checkWritable(path);
 
   const started = performance.now();
-  const found = await requestNodeDevice(settings.adapter);
+  const found = await requestNodeDevice(options.adapter);
   console.error(describeAdapterLine(found));
   const runtime = new Runtime(found.device);
   const unet = readModel(runtime, options.model ?? shippedWeights('fashion-mnist-unet.safetensors'));
+  const upsampler = options.upsampler === undefined ? null : readUpsampler(runtime, options.upsampler, unet);
   const guidance = readGuidance(runtime, options, settings);
   const names = classNames(unet, guidance);
-  const start = options.noise === undefined ? null : readStart(options.noise, unet);
-  const labels = readLabels(options, names, start?.count ?? null);
-  if (start && start.count < labels.length) {
-    throw new OptionError(`${options.noise} holds x_T for ${start.count} pictures, ${labels.length} are asked for`);
-  }
-
-  const compiling = new Progress('Compiling');
-  const sampling = new Progress('Sampling');
-  let samplingFrom = 0;
-  const size = start ? { height: start.height, width: start.width } : {};
-  const result = await sample(runtime, {
+  const start = readStart(options, settings, unet);
+  const labels = readLabels(options.class, names, options.count === undefined ? start.count : Number(options.count));
+  const common = {
+    labels,
+    sampler: settings.sampler,
+    eta: settings.eta,
+    clipDenoised: settings.clipDenoised,
+    ...(settings.dynamicThreshold === null ? {} : { dynamicThreshold: settings.dynamicThreshold }),
+    seed: settings.seed,
+    checkFinite: options['check-finite'],
+  };
+  const base = await run(runtime, 'Sampling', {
+    ...common,
     unet,
     guidance,
-    labels,
-    ...size,
-    sampler: settings.sampler,
     respacing: settings.respacing,
-    scale: settings.scale,
-    eta: settings.eta,
-    seed: settings.seed,
-    ...(start ? { start: start.data.subarray(0, labels.length * start.picture) } : {}),
-    onCompile: (done, total) => compiling.update(done, total, 'kernels'),
-    onStep: (_step, { done, total }) => {
-      if (done === 1) samplingFrom = performance.now();
-      sampling.update(done, total, 'steps');
-    },
+    scale: scaleOf(settings, labels.length),
+    ...start.of(labels.length),
   });
+  const large = upsampler ? await enlarge(runtime, upsampler, base.result, { ...common, settings }) : null;
+  const { result } = large ?? base;
   const seconds = (performance.now() - started) / 1000;
-  const steps = result.steps * result.batches;
-  // The first step is left out: it includes what the driver compiles late.
-  const secondsPerStep = steps > 1 ? (performance.now() - samplingFrom) / 1000 / (steps - 1) : seconds;
+  const secondsPerStep = base.secondsPerStep ?? seconds;
 
   const recorded = recordedOptions(settings, labels);
   const captions = labels.map((label) => (label === null ? 'any' : (names[label] ?? String(label))));
@@ -141,138 +104,115 @@ export async function generate(argv: readonly string[]): Promise<number> {
   return 0;
 }
 
-interface Settings {
-  readonly guidance: Guidance['kind'];
-  readonly conditional: boolean;
-  readonly scale: number;
-  readonly sampler: 'ddim' | 'ddpm';
-  readonly respacing: string;
-  readonly eta: number;
-  readonly seed: number;
-  readonly adapter: string;
-  /** A file name that tells runs apart. */
-  readonly name: string;
+/** Samples with progress bars. */
+async function run(runtime: Runtime, what: string, options: SampleOptions) {
+  const compiling = new Progress('Compiling');
+  const sampling = new Progress(what);
+  let from = 0;
+  const result: SampleResult = await sample(runtime, {
+    ...options,
+    onCompile: (done, total) => compiling.update(done, total, 'kernels'),
+    onStep: (_step, { done, total }) => {
+      if (done === 1) from = performance.now();
+      sampling.update(done, total, 'steps');
+    },
+  });
+  const steps = result.steps * result.batches;
+  // The first step is left out: it includes what the driver compiles late.
+  const secondsPerStep = steps > 1 ? (performance.now() - from) / 1000 / (steps - 1) : null;
+  return { result, secondsPerStep };
 }
 
-function choice<T extends string>(name: string, text: string, choices: readonly T[]): T {
-  if ((choices as readonly string[]).includes(text)) return text as T;
-  throw new OptionError(`--${name} should be ${choices.slice(0, -1).join(', ')} or ${choices.at(-1)}, found "${text}"`);
-}
-
-/** A sheet of more pictures is no sheet. */
-const MAX_COUNT = 10_000;
-
-const DEFAULT_SCALE = { classifier: 4, free: 2, none: 0 } as const;
-const DEFAULT_STEPS = { ddim: 25, ddpm: 50 } as const;
-
-/** Everything that can be checked before a device or a file is touched. */
-function readSettings(options: Options): Settings {
-  const guidance = choice('guidance', options.guidance, ['classifier', 'free', 'none']);
-  const sampler = choice('sampler', options.sampler, ['ddim', 'ddpm']);
-  const scale = options.scale === undefined ? DEFAULT_SCALE[guidance] : numberOption('scale', options.scale);
-  const eta = options.eta === undefined ? 0 : numberOption('eta', options.eta, { min: 0 });
-  const seed = numberOption('seed', options.seed, { min: 0, whole: true });
-  seedWords(seed);
-  if (options.eta !== undefined && sampler === 'ddpm')
-    throw new OptionError('--eta is an option of ddim; ddpm has none');
-  if (options.scale !== undefined && guidance === 'none') throw new OptionError('--scale needs a guidance; it is none');
-  if (options.conditional && guidance === 'free') {
+function readUpsampler(runtime: Runtime, path: string, unet: Model): Model {
+  const model = readModel(runtime, path);
+  if (!model.isSuperResolution()) {
+    throw new OptionError(`--upsampler needs a super-resolution model, ${path} is a ${model.config.kind}`);
+  }
+  if (model.config.model.in_channels !== unet.config.model.in_channels) {
     throw new OptionError(
-      '--conditional is for classifier guidance or none; classifier-free guidance always sees the class',
+      `--upsampler enlarges pictures of ${model.config.model.in_channels} channels, --model makes ${unet.config.model.in_channels}`,
     );
   }
-  if (options.classifier !== undefined && guidance !== 'classifier') {
-    throw new OptionError(`--classifier is for classifier guidance, the guidance is ${guidance}`);
-  }
-  if (options.steps !== undefined && options.respacing !== undefined) {
-    throw new OptionError('--steps and --respacing exclude each other');
-  }
-  const steps =
-    options.steps === undefined
-      ? DEFAULT_STEPS[sampler]
-      : numberOption('steps', options.steps, { min: 1, whole: true });
-  const respacing = options.respacing ?? (sampler === 'ddim' ? `ddim${steps}` : `${steps}`);
-  if (options.count !== undefined) numberOption('count', options.count, { min: 1, max: MAX_COUNT, whole: true });
-  const conditional = options.conditional;
-  const parts = [sampler, respacing.replace(/^ddim/, '').replaceAll(',', '-'), guidance];
-  if (conditional) parts.push('conditional');
-  if (guidance !== 'none') parts.push(`scale${scale}`);
-  parts.push(`seed${seed}`);
-  return {
-    guidance,
-    conditional,
-    scale,
-    sampler,
-    respacing,
-    eta,
-    seed,
-    adapter: options.adapter,
-    name: parts.join('-'),
-  };
+  return model;
 }
 
-function readGuidance(runtime: Runtime, options: Options, { guidance, conditional }: Settings): Guidance {
-  if (guidance === 'free') return classifierFreeGuidance();
+/** The second stage: the upsampler, unguided, sees the pictures and, where it knows them, their classes. */
+function enlarge(
+  runtime: Runtime,
+  upsampler: Model,
+  { samples, shape: [, , height, width] }: SampleResult,
+  { settings, ...common }: Omit<SampleOptions, 'unet' | 'guidance'> & { readonly settings: Settings },
+) {
+  const conditional = upsampler.isSuperResolution() && upsampler.config.model.num_classes !== null;
+  return run(runtime, 'Enlarging', {
+    ...common,
+    unet: upsampler,
+    guidance: noGuidance({ conditional }),
+    respacing: settings.upsamplerRespacing,
+    lowRes: { pictures: samples.map((value) => Math.min(1, Math.max(-1, value))), height, width },
+  });
+}
+
+function readGuidance(runtime: Runtime, options: Options, settings: Settings): Guidance {
+  const { guidance, conditional, convention, at, filter } = settings;
+  if (guidance === 'free') return classifierFreeGuidance({ convention });
   if (guidance === 'none') return noGuidance({ conditional });
   const path = options.classifier ?? shippedWeights('fashion-mnist-classifier.safetensors');
   const classifier = readModel(runtime, path);
   if (!classifier.isClassifier()) throw new OptionError(`--classifier needs a classifier, ${path} is a U-Net`);
-  return classifierGuidance(classifier, { conditional });
+  return classifierGuidance(classifier, { conditional, at, filter });
 }
 
-/** Names of the classes, or their numbers where the checkpoints have no names. */
-function classNames(unet: Model, guidance: Guidance): readonly string[] {
-  if (!unet.isUNet()) throw new OptionError('--model needs a U-Net, this checkpoint is a classifier');
-  const { classes, model, nullClass } = unet.config;
-  if (classes) return classes;
-  if (guidance.kind === 'classifier') {
-    const { config } = guidance.classifier;
-    return config.classes ?? Array.from({ length: config.model.out_channels }, (_, i) => String(i));
-  }
-  return Array.from({ length: (model.num_classes ?? 0) - (nullClass === null ? 0 : 1) }, (_, i) => String(i));
+/** Where sampling begins: how many pictures that fixes, if any, and the options of a run of so many. */
+interface Start {
+  readonly count: number | null;
+  of(count: number): Pick<SampleOptions, 'start' | 'image' | 'inpaint' | 'height' | 'width'>;
 }
 
-const plain = (name: string): string => name.toLowerCase().replace(/[^a-z0-9]/g, '');
-
-/** A class by its number, its name in any spelling, or a word of its name that no other class has. */
-function findClass(text: string, names: readonly string[]): number {
-  if (/^\d+$/.test(text)) {
-    if (Number(text) < names.length) return Number(text);
-    throw new OptionError(`--class should be from 0 to ${names.length - 1}, found ${text}`);
-  }
-  const wanted = plain(text);
-  const exact = names.findIndex((name) => plain(name) === wanted);
-  if (exact >= 0) return exact;
-  const byWord = names.flatMap((name, i) => (name.split(/[ /]/).some((part) => plain(part) === wanted) ? [i] : []));
-  if (byWord.length === 1 && wanted !== '') return byWord[0]!;
-  throw new OptionError(`unknown class "${text}"; known are ${names.join(', ')}, all, null`);
+function readStart(options: Options, settings: Settings, unet: Model): Start {
+  const { in_channels: channels, image_size } = unet.config.model;
+  if (options.noise !== undefined) return readNoise(options.noise, channels);
+  if (options.image === undefined) return { count: null, of: () => ({}) };
+  const shape = { channels, height: image_size, width: image_size };
+  const given = readPictures(options.image, shape);
+  const mask = options.inpaint === undefined ? null : readMask(options.inpaint, shape);
+  const size = channels * image_size * image_size;
+  return {
+    // One picture serves for as many as are asked for.
+    count: given.count === 1 ? null : given.count,
+    of: (count) => {
+      const pictures = repeated(given.data, count * size);
+      return {
+        ...(settings.strength === null ? {} : { image: { pictures, strength: settings.strength } }),
+        ...(mask ? { inpaint: { pictures, mask: repeated(mask, count * size) } } : {}),
+      };
+    },
+  };
 }
 
-/** The class of each picture; null for none. */
-function readLabels(options: Options, names: readonly string[], startCount: number | null): (number | null)[] {
-  const asked = (options.class ?? ['all']).flatMap((text) => text.split(',')).map((text) => text.trim());
-  const chosen = asked.flatMap((text): (number | null)[] => {
-    if (text === 'all') return names.length > 0 ? names.map((_, i) => i) : [null];
-    return [text === 'null' ? null : findClass(text, names)];
-  });
-  const count = options.count === undefined ? (startCount ?? chosen.length) : Number(options.count);
-  return Array.from({ length: count }, (_, i) => chosen[i % chosen.length]!);
-}
+/** Values again and again, to a length. */
+const repeated = (values: Float32Array, length: number): Float32Array =>
+  Float32Array.from({ length }, (_, i) => values[i % values.length]!);
 
 /** x_T from a file. */
-function readStart(path: string, unet: Model) {
+function readNoise(path: string, ours: number): Start {
   const tensor = readTensors(path, 'noise file').tensors.get('x_T');
   if (!tensor) throw new OptionError(`${path} has no tensor x_T`);
   const [count = 0, channels = 0, height = 0, width = 0] = tensor.shape;
-  const { in_channels: ours } = unet.config.model;
   if (tensor.shape.length !== 4 || channels !== ours || tensor.bytes.byteLength === 0) {
     throw new OptionError(`x_T in ${path} should be [N, ${ours}, H, W], found [${tensor.shape.join(', ')}]`);
   }
-  return { data: Float32Array.from(toNumbers(tensor)), count, height, width, picture: channels * height * width };
+  const data = Float32Array.from(toNumbers(tensor));
+  return {
+    count,
+    of: (asked) => {
+      if (count < asked) throw new OptionError(`${path} holds x_T for ${count} pictures, ${asked} are asked for`);
+      return { start: data.subarray(0, asked * channels * height * width), height, width };
+    },
+  };
 }
 
 /** What a file says of how it was made. */
 function recordedOptions(settings: Settings, labels: readonly (number | null)[]) {
-  const { name: _name, adapter: _adapter, ...rest } = settings;
-  return { ...rest, labels };
+  return { ...settings, labels };
 }

@@ -6,6 +6,9 @@ import { PilotwaveError } from '../runtime/errors.ts';
 import { type CommandHelp, helpText } from './arguments.ts';
 import { bench, benchHelp } from './bench.ts';
 import { generate, generateHelp } from './generate.ts';
+import { inspect, inspectHelp } from './inspect.ts';
+import { invert, invertHelp } from './invert.ts';
+import { likelihood, likelihoodHelp } from './likelihood.ts';
 import { verify, verifyHelp } from './verify/verify.ts';
 
 interface Command {
@@ -16,6 +19,9 @@ interface Command {
 
 const COMMANDS: Readonly<Record<string, Command>> = {
   generate: { help: generateHelp, run: generate },
+  likelihood: { help: likelihoodHelp, run: likelihood },
+  invert: { help: invertHelp, run: invert },
+  inspect: { help: inspectHelp, run: inspect },
   bench: { help: benchHelp, run: bench },
   verify: { help: verifyHelp, run: verify },
 };

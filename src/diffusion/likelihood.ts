@@ -154,6 +154,8 @@ export interface LikelihoodOptions
   readonly pictures: Float32Array;
   /** The noise of each timestep, the last timestep first, in place of the seed's. */
   readonly noise?: (index: number) => Float32Array;
+  /** Called after each timestep. */
+  readonly onStep?: (step: LikelihoodStep) => void;
 }
 
 /** The terms of one timestep; after the last one all of them are known. */
@@ -199,7 +201,10 @@ export interface Likelihood {
  */
 export async function bitsPerDim(denoiser: Denoiser, options: LikelihoodOptions): Promise<Likelihood> {
   const steps: LikelihoodStep[] = [];
-  for await (const step of likelihoodSteps(denoiser, options)) steps.push(step);
+  for await (const step of likelihoodSteps(denoiser, options)) {
+    options.onStep?.(step);
+    steps.push(step);
+  }
   const prior = priorBitsPerDim(processOf(denoiser, options), options.pictures, denoiser.shape.n);
   const total = prior.map((bits, image) => steps.reduce((sum, { vb }) => sum + vb[image]!, bits));
   return { total, prior, steps };
@@ -207,7 +212,7 @@ export async function bitsPerDim(denoiser: Denoiser, options: LikelihoodOptions)
 
 export type LossType = 'mse' | 'rescaled_mse' | 'kl' | 'rescaled_kl';
 
-export interface LossOptions extends Omit<LikelihoodOptions, 'noise' | 'clipDenoised'> {
+export interface LossOptions extends Omit<LikelihoodOptions, 'noise' | 'clipDenoised' | 'onStep'> {
   /** A timestep of the respaced process for each picture. */
   readonly t: readonly number[];
   readonly noise?: Float32Array;

@@ -16,7 +16,8 @@ export function roundHalfToEven(value: number): number {
  *
  * @param respacing "ddimN": every k-th timestep from 0 on, for the first k that gives exactly N. "a,b,c": the process is
  *   cut into as many sections of equal length as there are numbers, and each keeps that many evenly spaced timesteps.
- *   "": all of them.
+ *   "quadN": N timesteps that grow as squares from 0 to the last, dense where there is little noise (Song et al. 2020,
+ *   appendix D.2); not in the original. "": all of them.
  * @throws OptionError if no such selection exists
  */
 export function spaceTimesteps(steps: number, respacing: string): number[] {
@@ -31,8 +32,21 @@ export function spaceTimesteps(steps: number, respacing: string): number[] {
     }
     throw new OptionError(`respacing "${text}": no whole stride takes exactly ${wanted} of ${steps} timesteps`);
   }
+  const quad = /^quad(\d+)$/.exec(text);
+  if (quad) {
+    const wanted = Number(quad[1]);
+    const spread =
+      wanted < 2 ? [steps - 1] : Array.from({ length: wanted }, (_, i) => (steps - 1) * (i / (wanted - 1)) ** 2);
+    const kept = new Set(spread.map(roundHalfToEven));
+    if (wanted < 1 || kept.size !== wanted) {
+      throw new OptionError(
+        `respacing "${text}": ${steps} timesteps hold no ${wanted} different ones that grow as squares`,
+      );
+    }
+    return [...kept];
+  }
   if (!/^\d+(\s*,\s*\d+)*$/.test(text)) {
-    throw new OptionError(`respacing should be "N", "a,b,c" or "ddimN", found "${respacing}"`);
+    throw new OptionError(`respacing should be "N", "a,b,c", "ddimN" or "quadN", found "${respacing}"`);
   }
   const counts = text.split(',').map(Number);
   const size = Math.floor(steps / counts.length);

@@ -1,30 +1,45 @@
 /**
  * @file `sample`: any number of pictures with one call.
  */
-import type { Model } from '../checkpoints/model.ts';
+import type { Model, SuperResolutionModel, UNetModel } from '../checkpoints/model.ts';
 import type { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
 import { type DdimOptions, ddim } from './ddim.ts';
 import { ddpm } from './ddpm.ts';
 import { Denoiser, type DenoiserOptions } from './denoiser.ts';
-import type { Guidance } from './guidance.ts';
+import { dpmSolver } from './dpm_solver.ts';
+import type { Guidance, Scale } from './guidance.ts';
+import { heun } from './heun.ts';
 import type { SamplingStep } from './sampling.ts';
 
 export interface SampleOptions
-  extends Omit<DdimOptions, 'firstImage' | 'scale' | 'noise' | 'stateBefore'>,
+  extends Omit<DdimOptions, 'firstImage' | 'noise' | 'stateBefore' | 'lowRes'>,
     Pick<DenoiserOptions, 'height' | 'width'> {
   readonly unet: Model;
   readonly guidance: Guidance;
   /** A class for each picture, or null for none; as many pictures are made. */
   readonly labels: readonly (number | null)[];
-  readonly scale?: number;
   /** "ddim" by default. */
-  readonly sampler?: 'ddim' | 'ddpm';
+  readonly sampler?: SamplerName;
+  /** The smaller pictures that a super-resolution model enlarges: one for each label. */
+  readonly lowRes?: SmallPictures;
   /** At most so many pictures at once; 16 by default. Pictures do not depend on it. */
   readonly maxBatch?: number;
   /** Called after each step with its state, and with how many steps of how many are done in all batches. */
   readonly onStep?: (step: SamplingStep, progress: SampleProgress) => void | Promise<void>;
 }
+
+export interface SmallPictures {
+  /** [N, C, height, width] in [-1, 1]. */
+  readonly pictures: Float32Array;
+  readonly height: number;
+  readonly width: number;
+}
+
+/** The samplers by name. Those of the ODE are deterministic; `ddpm` is not, nor is `ddim` with an eta. */
+export const SAMPLERS = { ddim, ddpm, dpm: dpmSolver, heun } as const;
+
+export type SamplerName = keyof typeof SAMPLERS;
 
 export interface SampleProgress {
   readonly done: number;
@@ -49,36 +64,35 @@ export interface SampleResult {
  * @throws OptionError if an option makes no sense; the signal's reason if it is aborted
  */
 export async function sample(runtime: Runtime, options: SampleOptions): Promise<SampleResult> {
-  const { unet, guidance, labels, sampler = 'ddim', maxBatch = 16, onStep, start, height, width, ...rest } = options;
-  if (!unet.isUNet()) throw new OptionError('sample needs a U-Net; this model is a classifier');
+  const { unet, guidance, labels, sampler = 'ddim', maxBatch = 16, onStep, height, width, lowRes, ...rest } = options;
+  if (unet.isClassifier()) throw new OptionError('sample needs a U-Net; this model is a classifier');
   if (labels.length === 0) throw new OptionError('sample needs at least one label');
   const batch = batchSize(labels.length, maxBatch);
-  const size = { ...(height === undefined ? {} : { height }), ...(width === undefined ? {} : { width }) };
-  const denoiser = new Denoiser(runtime, { unet, guidance, batch, ...size });
+  const denoiser = new Denoiser(runtime, {
+    unet: unet as UNetModel | SuperResolutionModel,
+    guidance,
+    batch,
+    ...(height === undefined ? {} : { height }),
+    ...(width === undefined ? {} : { width }),
+    ...(lowRes ? { lowRes: { height: lowRes.height, width: lowRes.width } } : {}),
+  });
   const { c, h, w } = denoiser.shape;
   const picture = c * h * w;
-  if (start && start.length !== labels.length * picture) {
-    throw new OptionError(`start should hold ${labels.length} x ${picture} values, found ${start.length}`);
-  }
   const samples = new Float32Array(labels.length * picture);
-  const run = sampler === 'ddim' ? ddim : ddpm;
+  const run = SAMPLERS[sampler];
   const batches = Math.ceil(labels.length / batch);
   let steps = 0;
   let done = 0;
   try {
     for (let first = 0; first < labels.length; first += batch) {
-      const taken = Math.min(batch, labels.length - first);
-      const filled = Array.from({ length: batch }, (_, i) => labels[first + Math.min(i, taken - 1)]!);
-      const from = start
-        ? { start: fill(start.subarray(first * picture, (first + taken) * picture), batch * picture) }
-        : {};
+      const part = new Part(labels.length, first, batch);
       let last: SamplingStep | null = null;
-      for await (const step of run(denoiser, { ...rest, ...from, labels: filled, firstImage: first })) {
+      for await (const step of run(denoiser, { ...rest, ...part.of(options, picture, c), firstImage: first })) {
         await onStep?.(step, { done: ++done, total: batches * step.count, firstImage: first });
         last = step;
       }
       steps = last!.count;
-      samples.set((await last!.sample()).subarray(0, taken * picture), first * picture);
+      samples.set((await last!.sample()).subarray(0, part.taken * picture), first * picture);
     }
   } finally {
     denoiser.dispose();
@@ -86,11 +100,65 @@ export async function sample(runtime: Runtime, options: SampleOptions): Promise<
   return { samples, shape: [labels.length, c, h, w], steps, batches };
 }
 
-const fill = (values: Float32Array, length: number): Float32Array => {
-  const filled = new Float32Array(length);
-  filled.set(values);
-  return filled;
-};
+/** One batch of a run: which pictures it holds, and their share of every option that has something for each picture. */
+class Part {
+  readonly taken: number;
+  readonly #count: number;
+  readonly #first: number;
+  readonly #batch: number;
+
+  constructor(count: number, first: number, batch: number) {
+    this.taken = Math.min(batch, count - first);
+    this.#count = count;
+    this.#first = first;
+    this.#batch = batch;
+  }
+
+  of({ labels, scale, start, image, inpaint, lowRes }: SampleOptions, picture: number, channels: number) {
+    return {
+      labels: this.#list(labels),
+      ...(scale === undefined ? {} : { scale: this.#scale(scale) }),
+      ...(start ? { start: this.#pictures('start', start, picture) } : {}),
+      ...(image ? { image: { ...image, pictures: this.#pictures('image.pictures', image.pictures, picture) } } : {}),
+      ...(inpaint
+        ? {
+            inpaint: {
+              pictures: this.#pictures('inpaint.pictures', inpaint.pictures, picture),
+              mask: this.#pictures('inpaint.mask', inpaint.mask, picture),
+            },
+          }
+        : {}),
+      ...(lowRes
+        ? { lowRes: this.#pictures('lowRes.pictures', lowRes.pictures, channels * lowRes.height * lowRes.width) }
+        : {}),
+    };
+  }
+
+  /** The batch's entries, filled up with the last of them. */
+  #list<T>(all: readonly T[]): T[] {
+    return Array.from({ length: this.#batch }, (_, i) => all[this.#first + Math.min(i, this.taken - 1)]!);
+  }
+
+  #scale(scale: Scale): Scale {
+    const own = (value: number | readonly number[]) => {
+      if (typeof value === 'number') return value;
+      if (value.length === this.#count) return this.#list(value);
+      throw new OptionError(
+        `scale should be a number, or one for each of ${this.#count} pictures, found ${value.length}`,
+      );
+    };
+    return typeof scale === 'function' ? (place) => own(scale(place)) : own(scale);
+  }
+
+  #pictures(name: string, all: Float32Array, size: number): Float32Array {
+    if (all.length !== this.#count * size) {
+      throw new OptionError(`${name} should hold ${this.#count} x ${size} values, found ${all.length}`);
+    }
+    const filled = new Float32Array(this.#batch * size);
+    filled.set(all.subarray(this.#first * size, (this.#first + this.taken) * size));
+    return filled;
+  }
+}
 
 /** The largest batch that divides the count, or if only small ones do, equal batches with a remainder filled up. */
 export function batchSize(count: number, maxBatch: number): number {

@@ -10,7 +10,7 @@ import { gaussianNoise, STREAM } from './noise.ts';
 import type { SamplerPart } from './step.ts';
 
 export interface SamplingOptions extends Pick<PlanOptions, 'signal' | 'onCompile' | 'checkFinite'> {
-  /** Which timesteps are taken: "25", "ddim25", "10,10,5", or "" for all. See `spaceTimesteps`. */
+  /** Which timesteps are taken: "25", "ddim25", "quad25", "10,10,5", or "" for all. See `spaceTimesteps`. */
   readonly respacing?: string;
   /** A class for each picture, or null for none: such a picture is not guided. Not needed where classes play no part. */
   readonly labels?: readonly (number | null)[];

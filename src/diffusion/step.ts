@@ -224,11 +224,14 @@ function appendModel(graph: Graph, settings: StepSettings, x: Activation, timest
   const twice = (t: Activation) => (passes === 1 ? t : repeat(graph, t, passes));
   const b = { graph, weights: model.weights };
   const inputs = { x: twice(x), timesteps: tensor, labels };
-  if (model.config.kind === 'unet') return { output: unet.forward(b, args, inputs), labels, lowRes: null };
+  if (model.config.kind === 'unet') {
+    return { output: graph.within('unet', () => unet.forward(b, args, inputs)), labels, lowRes: null };
+  }
 
   if (!settings.lowRes) throw new OptionError('a super-resolution model needs the size of the smaller picture');
   const lowRes = graph.input('low_res', { ...shape, ...settings.lowRes });
-  return { output: superResolution.forward(b, args, { ...inputs, lowRes: twice(lowRes) }), labels, lowRes };
+  const all = { ...inputs, lowRes: twice(lowRes) };
+  return { output: graph.within('unet', () => superResolution.forward(b, args, all)), labels, lowRes };
 }
 
 /** The classifier and its gradient, wherever in the step it is taken. */
@@ -258,8 +261,11 @@ class ClassifierGuide {
     this.#timesteps.push({ tensor: timesteps, of });
     this.labels = graph.inputArray('classifier labels', n);
     graph.persistent.add(this.#scale);
-    const logits = classifier.forward({ graph, weights: model.weights }, args, { x: point, timesteps });
-    const { selected, logProbs } = classifier.select(graph, logits, this.labels);
+    const b = { graph, weights: model.weights };
+    const { labels } = this;
+    const { selected, logProbs } = graph.within('classifier', () =>
+      classifier.select(graph, classifier.forward(b, args, { x: point, timesteps }), labels),
+    );
     this.logProbs = logProbs;
     if (filter === null) this.result = graph.backward(selected, this.#scale, point, add);
     else {

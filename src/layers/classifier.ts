@@ -16,6 +16,7 @@ import {
   blockParameters,
   type EncoderArguments,
   encoderBlocks,
+  type Layer,
   residualBlocks,
   timeEmbed,
   timeEmbedParameters,
@@ -113,6 +114,9 @@ const blockMeans = (b: Builder, results: readonly Activation[]): Activation =>
     results.map((result) => meanPixels(b.graph, result)),
   );
 
+/** The layers of all blocks, in the order in which they run. */
+export const layersOf = (args: ClassifierArguments): Layer[] => blocks(args).all.flatMap((block) => block.layers);
+
 /** All parameters, in the order of guided-diffusion's `state_dict`. */
 export function parameters(args: ClassifierArguments): Parameter[] {
   const made = blocks(args);
@@ -136,7 +140,7 @@ export function forward(
     trace(block.name, h);
     return h;
   });
-  return POOLS[args.pool].forward(b, made, results);
+  return b.graph.within('out', () => POOLS[args.pool].forward(b, made, results));
 }
 
 export interface Selection {

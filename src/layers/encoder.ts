@@ -143,7 +143,9 @@ export function timeEmbedParameters(args: EncoderArguments): Parameter[] {
 
 /** @param timesteps [N, model_channels], made by `timestepEmbedding` */
 export function timeEmbed(b: Builder, timesteps: Activation): Activation {
-  return linear.forward(b, 'time_embed.2', silu(b.graph, linear.forward(b, 'time_embed.0', timesteps)));
+  return b.graph.within('time_embed', () =>
+    linear.forward(b, 'time_embed.2', silu(b.graph, linear.forward(b, 'time_embed.0', timesteps))),
+  );
 }
 
 export function blockParameters(blocks: readonly Block[]): Parameter[] {
@@ -180,7 +182,10 @@ export function blockForward(
   projections: resBlock.Projections,
   channels: ChannelMap | null = null,
 ): Activation {
-  return block.layers.reduce((h, layer) => layerForward(b, layer, h, projections, channels), x);
+  return block.layers.reduce(
+    (h, layer) => b.graph.within(layer.name, () => layerForward(b, layer, h, projections, channels)),
+    x,
+  );
 }
 
 function layerForward(

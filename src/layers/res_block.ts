@@ -62,7 +62,7 @@ export function projectEmbeddings(
   embedding: Activation,
 ): Projections {
   const names = blocks.map(({ name }) => `${name}.emb_layers.1`);
-  const tensor = linear.forward(b, names, silu(b.graph, embedding));
+  const tensor = b.graph.within('emb_layers', () => linear.forward(b, names, silu(b.graph, embedding)));
   const projections = new Map<string, groupNorm.Embedding>();
   let offset = 0;
   for (const { spec, name } of blocks) {

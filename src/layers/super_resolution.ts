@@ -20,6 +20,9 @@ const inner = (args: unet.UNetArguments): unet.UNetArguments => ({ ...args, in_c
 /** All parameters, in the order of guided-diffusion's `state_dict`. */
 export const parameters = (args: unet.UNetArguments): Parameter[] => unet.parameters(inner(args));
 
+/** The layers of all blocks, in the order in which they run. */
+export const layersOf = (args: unet.UNetArguments) => unet.layersOf(inner(args));
+
 /** @returns [N, out_channels, H, W], as the U-Net's */
 export function forward(
   b: Builder,
@@ -27,7 +30,8 @@ export function forward(
   { x, lowRes, timesteps, labels }: SuperResolutionInputs,
   trace?: unet.Trace,
 ): Activation {
-  const enlarged = bilinear(b.graph, lowRes, x.shape.h, x.shape.w);
-  const { tensor, map } = concatPadded(b.graph, [x, enlarged]);
+  const { tensor, map } = b.graph.within('low_res', () =>
+    concatPadded(b.graph, [x, bilinear(b.graph, lowRes, x.shape.h, x.shape.w)]),
+  );
   return unet.forward(b, inner(args), { x: tensor, channels: map, timesteps, labels }, trace);
 }

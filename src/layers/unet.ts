@@ -90,6 +90,12 @@ function blocks(args: UNetArguments) {
   };
 }
 
+/** The layers of all blocks, in the order in which they run. */
+export const layersOf = (args: UNetArguments): Layer[] => {
+  const { input, middle, output } = blocks(args);
+  return [...input, middle, ...output].flatMap((block) => block.layers);
+};
+
 /** All parameters, in the order of guided-diffusion's `state_dict`. */
 export function parameters(args: UNetArguments): Parameter[] {
   const { input, middle, output, norm, conv } = blocks(args);
@@ -114,7 +120,8 @@ export function forward(b: Builder, args: UNetArguments, inputs: UNetInputs, tra
 
   const time = timeEmbed(b, inputs.timesteps);
   trace('time_embed', time);
-  const embedding = inputs.labels ? addLabel(b, 'label_emb.weight', time, inputs.labels) : time;
+  const { labels } = inputs;
+  const embedding = labels ? b.graph.within('label_emb', () => addLabel(b, 'label_emb.weight', time, labels)) : time;
   const projections = resBlock.projectEmbeddings(b, residualBlocks([...input, middle, ...output]), embedding);
 
   const skips: Activation[] = [];
@@ -129,11 +136,10 @@ export function forward(b: Builder, args: UNetArguments, inputs: UNetInputs, tra
   }
   run(middle);
   for (const block of output) {
-    h = concat(b.graph, [h, skips.pop()!]);
+    h = b.graph.within(block.layers[0]!.name, () => concat(b.graph, [h, skips.pop()!]));
     run(block);
   }
-  h = groupNorm.forward(b, norm, 'out.0', h);
-  return conv2d.forward(b, conv, 'out.2', h);
+  return b.graph.within('out', () => conv2d.forward(b, conv, 'out.2', groupNorm.forward(b, norm, 'out.0', h)));
 }
 
 /** Every skip connection must meet a tensor of its own size again. */

@@ -49,18 +49,25 @@ export interface Operation {
   adjoint?(request: AdjointRequest): readonly (Activation | null)[];
 }
 
+/** An operation on the list, with the layer that appended it. */
+export interface ListedOperation extends Operation {
+  /** Path of `within` names, for example `unet/input_blocks.1.0`; "" outside of any. */
+  readonly layer: string;
+}
+
 /** Adds two gradients of one tensor; given by the layers, so that the graph knows no kernel. */
 export type Adder = (graph: Graph, a: Activation, b: Activation) => Activation;
 
 export class Graph {
   readonly target: Target;
-  readonly operations: Operation[] = [];
+  readonly operations: ListedOperation[] = [];
   /** Tensors that the host writes, or that keep their value from run to run. */
   readonly persistent = new Set<Tensor>();
   /** Values that persistent tensors have from the start; zeros where nothing is said. */
   readonly fills = new Map<Activation, number>();
   readonly uniforms: Uniform[] = [];
   #ids = 0;
+  #layer = '';
 
   constructor(target: Target) {
     this.target = target;
@@ -102,7 +109,22 @@ export class Graph {
   }
 
   append(operation: Operation): void {
-    this.operations.push(operation);
+    this.operations.push({ ...operation, layer: this.#layer });
+  }
+
+  /** Runs `body`; what it appends, and the gradients of that, belong to layer `name` of the current layer. */
+  within<T>(name: string, body: () => T): T {
+    return this.#inLayer(this.#layer === '' ? name : `${this.#layer}/${name}`, body);
+  }
+
+  #inLayer<T>(layer: string, body: () => T): T {
+    const outer = this.#layer;
+    this.#layer = layer;
+    try {
+      return body();
+    } finally {
+      this.#layer = outer;
+    }
   }
 
   /**
@@ -129,23 +151,23 @@ export class Graph {
       const outputs = operation.outputs.map((t) => gradients.get(t) ?? null);
       const needs = operation.inputs.map((t) => active.has(t));
       if (outputs.every((g) => g === null) || !needs.includes(true)) continue;
-      if (!operation.adjoint) throw new Error(`${operation.name} has no gradient`);
-      const taken = new Set<Tensor>();
-      const results = operation.adjoint({
-        outputs,
-        needs,
-        take: (i) => {
+      const { adjoint } = operation;
+      if (!adjoint) throw new Error(`${operation.name} has no gradient`);
+      this.#inLayer(operation.layer, () => {
+        const taken = new Set<Tensor>();
+        const take = (i: number) => {
           const tensor = operation.inputs[i]!;
           const collected = gradients.get(tensor) ?? null;
           if (collected) taken.add(tensor);
           return collected;
-        },
-      });
-      operation.inputs.forEach((tensor, i) => {
-        const result = results[i];
-        if (!needs[i] || !result) return;
-        const collected = gradients.get(tensor);
-        gradients.set(tensor, collected && !taken.delete(tensor) ? add(this, collected, result) : result);
+        };
+        const results = adjoint({ outputs, needs, take });
+        operation.inputs.forEach((tensor, i) => {
+          const result = results[i];
+          if (!needs[i] || !result) return;
+          const collected = gradients.get(tensor);
+          gradients.set(tensor, collected && !taken.delete(tensor) ? add(this, collected, result) : result);
+        });
       });
     }
     const gradient = gradients.get(input);

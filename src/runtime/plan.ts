@@ -212,7 +212,9 @@ export class Plan {
     if (!flags) throw new Error('this plan was not made with checkFinite');
     const words = new Uint32Array(await this.#readBytes(flags));
     const first = words.indexOf(1);
-    return first < 0 ? null : calls[first]!.operation;
+    if (first < 0) return null;
+    const { operation, layer } = calls[first]!;
+    return layer === '' ? operation : `${operation} (${layer})`;
   }
 
   /** Records and submits every dispatch. Resolves when all slices are submitted, which may be before they are done. */

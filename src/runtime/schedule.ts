@@ -7,7 +7,7 @@
  */
 
 import findNonfinite from '../../shaders/debug/find_nonfinite.wgsl';
-import type { Graph, Operation } from './graph.ts';
+import type { Graph, ListedOperation } from './graph.ts';
 import type { Tensor } from './resources.ts';
 import { type Grid, type KernelCall, kernelCall, lineGrid } from './shader.ts';
 
@@ -15,8 +15,9 @@ import { type Grid, type KernelCall, kernelCall, lineGrid } from './shader.ts';
 const WORDS_A_CHECK = 64;
 
 export interface ScheduledCall extends KernelCall {
-  /** The operation it belongs to. */
+  /** The operation it belongs to, and the layer that this belongs to. */
   readonly operation: string;
+  readonly layer: string;
 }
 
 /** Where a tensor lies while it lives. */
@@ -43,7 +44,7 @@ export interface Schedule {
 /** @param outputs tensors whose values the host will read */
 export function schedule(graph: Graph, outputs: readonly Tensor[]): Schedule {
   const calls = needed(graph.operations, outputs).flatMap((operation) =>
-    operation.lower().map((call) => ({ ...call, operation: operation.name })),
+    operation.lower().map((call) => ({ ...call, operation: operation.name, layer: operation.layer })),
   );
   const own = new Set<Tensor>(outputs);
   const first = new Map<Tensor, number>();
@@ -149,9 +150,9 @@ function largestLiveSet(lives: readonly Life[], calls: number): number {
 }
 
 /** Drops operations whose outputs nobody reads. */
-function needed(operations: readonly Operation[], outputs: readonly Tensor[]): Operation[] {
+function needed(operations: readonly ListedOperation[], outputs: readonly Tensor[]): ListedOperation[] {
   const wanted = new Set<Tensor>(outputs);
-  const kept: Operation[] = [];
+  const kept: ListedOperation[] = [];
   for (const operation of [...operations].reverse()) {
     if (!operation.updates?.length && !operation.outputs.some((t) => wanted.has(t))) continue;
     for (const tensor of operation.inputs) wanted.add(tensor);
@@ -212,7 +213,7 @@ export function withChecks(made: Schedule): Schedule {
         grid: lineGrid(Math.ceil(words / WORDS_A_CHECK), 64),
         cost: { flops: words, bytes: resource.bytes },
       });
-      calls.push({ ...check, operation: `check of ${call.operation}` });
+      calls.push({ ...check, operation: `check of ${call.operation}`, layer: call.layer });
     }
   }
   return { ...made, calls, flags, own: [...made.own, flags], bytes: made.bytes + flags.bytes };

@@ -50,6 +50,8 @@ describe('betas', () => {
 describe('respacing', () => {
   test.each([
     [1000, 'ddim25', 25, [0, 40, 80]],
+    [1000, 'quad10', 10, [0, 12, 49]],
+    [50, 'quad2', 2, [0, 49]],
     [1000, '25', 25, [0, 42, 83]],
     [300, '10,10,5', 25, [0, 11, 22]],
     [100, '1,1,3', 5, [0, 34, 67]],
@@ -65,6 +67,8 @@ describe('respacing', () => {
 
   test.each([
     ['ddim300', 'no whole stride'],
+    ['quad300', 'no 300 different ones'],
+    ['quad0', 'no 0 different ones'],
     ['1001', 'cannot give 1001'],
     ['600,600', 'cannot give 600'],
     ['ddim', 'should be'],

@@ -1,0 +1,161 @@
+/**
+ * @file `inspect`: what a checkpoint, or a line of guided-diffusion's flags, describes, and what it would take to run it.
+ * Nothing is sent to a device; none is needed.
+ */
+import { type ModelConfig, readConfig } from '../checkpoints/config.ts';
+import { parseFlags } from '../checkpoints/flags.ts';
+import {
+  type LayerSummary,
+  type ModelSummary,
+  type PlanSummary,
+  shapedModel,
+  summarize,
+  summarizeStep,
+} from '../inspect/summary.ts';
+import { OptionError } from '../runtime/errors.ts';
+import { describeShape } from '../runtime/resources.ts';
+import { numberOption, type OptionTable, readArguments } from './arguments.ts';
+import { readTensors } from './files.ts';
+
+const OPTIONS = {
+  flags: {
+    type: 'string',
+    anyText: true,
+    value: '"…"',
+    help: 'guided-diffusion’s flags, in place of or in addition to a file',
+  },
+  batch: { type: 'string', value: 'N', help: 'pictures at once, for multiply-adds and bytes', default: '1' },
+  height: { type: 'string', value: 'H', help: 'of the pictures (the model’s image_size)' },
+  width: { type: 'string', value: 'W', help: 'of the pictures (the model’s image_size)' },
+  target: { type: 'string', value: 'KIND', help: 'gpu or cpu: which adapter the plan is for', default: 'gpu' },
+  json: { type: 'boolean', help: 'prints one JSON object' },
+} as const satisfies OptionTable;
+
+export const inspectHelp = {
+  usage: 'inspect FILE | --flags "--image_size 64 …" [options]',
+  summary: 'describes a model: layers, parameters, multiply-adds, dispatches and bytes of its plan',
+  options: OPTIONS,
+};
+
+/** @returns the exit status */
+export async function inspect(argv: readonly string[]): Promise<number> {
+  const { options, positionals } = readArguments(inspectHelp, argv);
+  if (positionals.length > 1) throw new OptionError(`inspect takes one file, found ${positionals.length}`);
+  const [path] = positionals;
+  if (path === undefined && options.flags === undefined) {
+    throw new OptionError('inspect needs a file, or --flags with guided-diffusion’s flags');
+  }
+  if (options.target !== 'gpu' && options.target !== 'cpu') {
+    throw new OptionError(`--target should be gpu or cpu, found "${options.target}"`);
+  }
+  const size = (name: 'height' | 'width') => {
+    const text = options[name];
+    return text === undefined ? {} : { [name]: numberOption(name, text, { min: 1, whole: true }) };
+  };
+  const settings = {
+    batch: numberOption('batch', options.batch, { min: 1, whole: true }),
+    ...size('height'),
+    ...size('width'),
+    target: { adapter: options.target, slowCompiler: false },
+  } as const;
+  const configs = path === undefined ? configsOf(options.flags!) : [readConfig(readTensors(path, 'checkpoint'))];
+  const models = configs.map((config) => summarize(config, settings));
+  const step = stepOf(configs, settings);
+  if (options.json) process.stdout.write(`${JSON.stringify({ models, step })}\n`);
+  else process.stdout.write([...models.map((model) => modelText(model, settings.batch)), stepText(step)].join('\n'));
+  return 0;
+}
+
+function configsOf(text: string): ModelConfig[] {
+  const flags = parseFlags(text);
+  return flags.kinds.map((kind) => flags.config(kind));
+}
+
+function stepOf(configs: readonly ModelConfig[], settings: Parameters<typeof summarizeStep>[2]): PlanSummary | null {
+  const model = configs.find((c) => c.kind !== 'classifier');
+  if (!model) return null;
+  const guide = configs.find((c) => c.kind === 'classifier');
+  return summarizeStep(
+    shapedModel(model) as Parameters<typeof summarizeStep>[0],
+    guide ? (shapedModel(guide) as Parameters<typeof summarizeStep>[1]) : null,
+    settings,
+  );
+}
+
+const KINDS = { unet: 'U-Net', super_resolution: 'Super-resolution U-Net', classifier: 'Classifier' } as const;
+
+function modelText({ config, parameters, multiplyAdds, layers, plans }: ModelSummary, batch: number): string {
+  const { model, diffusion, nullClass } = config;
+  const labels = config.kind === 'classifier' ? null : config.model.num_classes;
+  const facts = [
+    `${model.image_size} x ${model.image_size}`,
+    `${model.in_channels} → ${model.out_channels}${config.kind === 'classifier' ? ' classes' : ' channels'}`,
+    ...(labels === null
+      ? []
+      : [`${labels} classes${nullClass === null ? '' : `, the null class ${nullClass} among them`}`]),
+    ...(diffusion
+      ? [
+          `${diffusion.steps} ${diffusion.noise_schedule} steps${config.kind === 'classifier' ? '' : `, ${diffusion.mean_type}, ${diffusion.var_type}`}`,
+        ]
+      : []),
+  ];
+  const head = `${KINDS[config.kind]}: ${facts.join('; ')}`;
+  const total = `${parameters.toLocaleString('en')} parameters, ${count(multiplyAdds)} multiply-adds in a forward pass at batch ${batch}`;
+  return [head, total, ...tree(layers), ...plans.map(planText), ''].join('\n');
+}
+
+/** Layers under the modules they belong to: `input_blocks`, then 1.0, 1.1 and so on. */
+function tree(layers: readonly LayerSummary[]): string[] {
+  const groups: { name: string; layers: LayerSummary[] }[] = [];
+  for (const layer of layers) {
+    const [top = ''] = layer.name.split('.');
+    const last = groups.at(-1);
+    if (last?.name === top) last.layers.push(layer);
+    else groups.push({ name: top, layers: [layer] });
+  }
+  const rows: [string, LayerSummary | null][] = [];
+  groups.forEach((group, g) => {
+    const [branch, trunk] = g === groups.length - 1 ? ['└─', '  '] : ['├─', '│ '];
+    const alone = group.layers.length === 1 && group.layers[0]!.name === group.name;
+    rows.push([`${branch} ${group.name}`, alone ? group.layers[0]! : null]);
+    if (alone) return;
+    group.layers.forEach((layer, i) => {
+      const twig = i === group.layers.length - 1 ? '└─' : '├─';
+      rows.push([`${trunk} ${twig} ${layer.name.slice(group.name.length + 1)}`, layer]);
+    });
+  });
+  const nameWidth = Math.max(...rows.map(([name]) => name.length));
+  const whatWidth = Math.max(...rows.map(([, layer]) => layer?.what.length ?? 0));
+  return rows.map(([name, layer]) => {
+    if (!layer) return name;
+    const numbers = [
+      count(layer.parameters).padStart(8),
+      count(layer.multiplyAdds).padStart(8),
+      layer.shape ? describeShape(layer.shape) : '',
+    ];
+    return `${name.padEnd(nameWidth)}  ${layer.what.padEnd(whatWidth)}  ${numbers.join('  ')}`.trimEnd();
+  });
+}
+
+function planText(plan: PlanSummary): string {
+  const { what, dispatches, multiplyAdds, weightBytes, activationBytes, liveBytes } = plan;
+  const peak = `peak ${bytes(weightBytes + activationBytes)}`;
+  const parts = `weights ${bytes(weightBytes)} as f32, activations ${bytes(activationBytes)}, of which ${bytes(liveBytes)} alive at once`;
+  return `Plan of the ${what}: ${dispatches} dispatches, ${count(multiplyAdds)} multiply-adds, ${peak} (${parts})`;
+}
+
+const stepText = (step: PlanSummary | null): string => (step ? `${planText(step)}\n` : '');
+
+function scaled(value: number, units: readonly string[], base: number): string {
+  let at = 0;
+  let rest = value;
+  while (rest >= base && at < units.length - 1) {
+    rest /= base;
+    at++;
+  }
+  const digits = at === 0 ? 0 : rest < 10 ? 2 : rest < 100 ? 1 : 0;
+  return `${rest.toFixed(digits)}${units[at] === '' ? '' : ` ${units[at]}`}`;
+}
+
+const count = (value: number): string => scaled(value, ['', 'k', 'M', 'G', 'T'], 1000);
+const bytes = (value: number): string => scaled(value, ['B', 'kB', 'MB', 'GB'], 1000);

@@ -1,0 +1,8 @@
+// `npm run test:slow`: what takes minutes and gigabytes.
+import { defineConfig } from 'vitest/config';
+import config from './vitest.config.mjs';
+
+export default defineConfig({
+  ...config,
+  test: { ...config.test, include: ['test/slow/*.test.ts'], exclude: [], maxWorkers: 1 },
+});
