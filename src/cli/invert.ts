@@ -39,8 +39,6 @@ export async function invert(argv: readonly string[]): Promise<number> {
       start: batch.pictures,
       labels: batch.labels,
       respacing: `ddim${steps}`,
-      // A clamp would lose what lies outside; then no way leads back.
-      clipDenoised: false,
     });
     for await (const step of run) {
       progress.update(++done, batches.length * step.count, 'steps');

@@ -3,6 +3,7 @@
  *
  *   y = x + proj(attention(qkv(norm(x))))
  */
+import { OptionError } from '../runtime/errors.ts';
 import type { Activation } from '../runtime/resources.ts';
 import * as attention from './attention.ts';
 import type { Builder, Parameter } from './builder.ts';
@@ -22,7 +23,7 @@ export interface AttentionBlock {
 export function headCount(channels: number, numHeads: number, numHeadChannels: number): number {
   if (numHeadChannels === -1) return numHeads;
   if (channels % numHeadChannels !== 0) {
-    throw new Error(`${channels} channels do not divide into heads of ${numHeadChannels}`);
+    throw new OptionError(`${channels} channels do not divide into heads of ${numHeadChannels}`);
   }
   return channels / numHeadChannels;
 }
@@ -44,7 +45,7 @@ export function parameters(spec: AttentionBlock, name: string): Parameter[] {
 
 export function forward(b: Builder, spec: AttentionBlock, name: string, x: Activation): Activation {
   const { channels, heads, order } = spec;
-  if (channels % heads !== 0) throw new Error(`${name}: ${channels} channels do not divide into ${heads} heads`);
+  if (channels % heads !== 0) throw new OptionError(`${name}: ${channels} channels do not divide into ${heads} heads`);
   const head = { heads, width: channels / heads };
   const maps = attention.channelMaps(head, order);
   const normed = groupNorm.forward(b, layers(spec).norm, `${name}.norm`, x);

@@ -5,8 +5,10 @@
  *
  * The positional embedding fixes the size of the input: `size` x `size` pixels.
  */
+
 import tokensShader from '../../shaders/attention_pool/tokens.wgsl';
 import tokensBackward from '../../shaders/attention_pool/tokens_backward.wgsl';
+import { OptionError } from '../runtime/errors.ts';
 import { type Activation, describeShape, quads } from '../runtime/resources.ts';
 import { kernelCall, lineGrid } from '../runtime/shader.ts';
 import * as attention from './attention.ts';
@@ -33,7 +35,7 @@ export function forward(b: Builder, spec: AttentionPool, name: string, x: Activa
   const { size, channels, headChannels } = spec;
   const { h, w, c } = x.shape;
   if (h !== size || w !== size || c !== channels) {
-    throw new Error(`${name} takes [N, ${channels}, ${size}, ${size}], found ${describeShape(x.shape)}`);
+    throw new OptionError(`${name} takes [N, ${channels}, ${size}, ${size}], found ${describeShape(x.shape)}`);
   }
   const head = { heads: channels / headChannels, width: headChannels };
   const maps = attention.channelMaps(head, 'new');

@@ -8,12 +8,14 @@
  * Three kernels: moments of channels, one affine map a channel, apply. Saved for the backward pass: x, the moments and
  * the maps. The gradient is again two sums a channel, a combination a group, apply.
  */
+
 import applyShader from '../../shaders/group_norm/apply.wgsl';
 import backwardApply from '../../shaders/group_norm/backward_apply.wgsl';
 import backwardCoefficients from '../../shaders/group_norm/backward_coefficients.wgsl';
 import backwardSums from '../../shaders/group_norm/backward_sums.wgsl';
 import coefficientsShader from '../../shaders/group_norm/coefficients.wgsl';
 import momentsShader from '../../shaders/group_norm/moments.wgsl';
+import { OptionError } from '../runtime/errors.ts';
 import { type Activation, activationBytes, quads, type Shape } from '../runtime/resources.ts';
 import { type Cost, kernelCall, lineGrid } from '../runtime/shader.ts';
 import type { Builder, Parameter } from './builder.ts';
@@ -66,7 +68,8 @@ export function forward(
 ): Activation {
   const { channels, groups, eps, silu } = spec;
   if (x.shape.c !== channels) throw new Error(`${name} takes ${channels} channels, found ${x.shape.c}`);
-  if (channels % groups !== 0) throw new Error(`${name}: ${channels} channels do not divide into ${groups} groups`);
+  if (channels % groups !== 0)
+    throw new OptionError(`${name}: ${channels} channels do not divide into ${groups} groups`);
   const { n, h, w } = x.shape;
   const area = h * w;
   const stride = quads(channels) * 4;

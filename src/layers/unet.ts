@@ -3,6 +3,7 @@
  *
  * Dhariwal & Nichol 2021, section 3. Names, order and arithmetic are those of openai/guided-diffusion's unet.py.
  */
+import { OptionError } from '../runtime/errors.ts';
 import { type Activation, describeShape, type Tensor } from '../runtime/resources.ts';
 import type { ChannelMap } from '../runtime/weights.ts';
 import type { Builder, Parameter } from './builder.ts';
@@ -147,7 +148,7 @@ function checkSize(x: Activation, args: UNetArguments, channels: number): void {
   const factor = 2 ** (args.channel_mult.length - 1);
   const { h, w, c } = x.shape;
   if (c !== channels || h % factor !== 0 || w % factor !== 0) {
-    throw new Error(
+    throw new OptionError(
       `this U-Net takes [N, ${channels}, H, W] with H and W divisible by ${factor}, found ${describeShape(x.shape)}`,
     );
   }
