@@ -9,6 +9,8 @@ import { type Parser, take } from './source.ts';
 export interface TensorInfo {
   readonly dtype: Dtype;
   readonly shape: readonly number[];
+  /** For int8: the tensor [O] of the factors that make numbers of them, one for each slice along the first axis. */
+  readonly scale?: string;
 }
 
 /** A run of bytes in a file. Archives put a small header before each, which is read and checked only with the data. */
