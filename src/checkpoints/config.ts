@@ -231,6 +231,28 @@ function classNames(value: unknown): readonly string[] | null {
   throw new CheckpointError('config.classes should be a list of names');
 }
 
+/** The way back from `readConfig`: the text that makes a file describe itself. */
+export function writeConfig({ kind, model, diffusion, classes, nullClass }: ModelConfig): string {
+  const process = diffusion && {
+    steps: diffusion.steps,
+    noise_schedule: diffusion.noise_schedule,
+    learn_sigma: diffusion.var_type === 'learned_range',
+    sigma_small: diffusion.var_type === 'fixed_small',
+    predict_xstart: diffusion.mean_type === 'start_x',
+    predict_v: diffusion.mean_type === 'v',
+    rescale_timesteps: diffusion.rescale_timesteps,
+  };
+  // Two kinds of process have no flag; a file leaves them out, and asks for them again.
+  const said = diffusion && diffusion.var_type !== 'learned' && diffusion.mean_type !== 'previous_x';
+  return JSON.stringify({
+    kind,
+    model,
+    ...(said ? { diffusion: process } : {}),
+    ...(classes ? { classes } : {}),
+    ...(nullClass === null ? {} : { null_class: nullClass }),
+  });
+}
+
 /** The parameters a model of this configuration has, in the order of guided-diffusion's `state_dict`. */
 export function modelParameters({ kind, model }: ModelArguments): Parameter[] {
   switch (kind) {

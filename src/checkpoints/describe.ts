@@ -6,6 +6,7 @@ import { type ModelConfig, modelParameters } from './config.ts';
 import { type Demand, demandOf } from './demand.ts';
 import { checkModel, configOf } from './fit.ts';
 import type { Assumption } from './infer.ts';
+import { foldScales } from './quantised.ts';
 import type { OpenCheckpoint } from './read.ts';
 import { elementCount, tensorBytes } from './stored.ts';
 
@@ -79,8 +80,10 @@ export function describeCheckpoint(file: OpenCheckpoint, config: ModelConfig | n
 
 function describeModel(file: OpenCheckpoint, given: ModelConfig | null): Pick<Description, 'model' | 'problem'> {
   try {
-    const found = given ? { config: given, assumptions: [], from: 'given' as const } : configOf(file);
-    checkModel(file.tensors, found.config);
+    const tensors = foldScales(file);
+    const told = { tensors, metadata: file.metadata };
+    const found = given ? { config: given, assumptions: [], from: 'given' as const } : configOf(told);
+    checkModel(tensors, found.config);
     const { packed: _packed, ...demand } = demandOf(found.config);
     return { model: { ...found, demand, needs: needsOf(found.config) }, problem: null };
   } catch (error) {

@@ -81,7 +81,7 @@ export function bfloat16ToNumber(bits: number): number {
  *
  * @param value rounded to float32 first: the formats that are converted are no wider, or are meant to be read as float32
  */
-export function numberToHalf(value: number): number {
+export function halfOfFloat(value: number): number {
   scratch.setFloat32(0, value);
   const bits = scratch.getUint32(0);
   const sign = (bits >>> 16) & 0x8000;

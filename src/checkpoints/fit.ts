@@ -12,6 +12,7 @@ import {
   readConfig,
 } from './config.ts';
 import { wordsFor } from './flag_words.ts';
+import type { Flags } from './flags.ts';
 import { type Inference, inferConfig } from './infer.ts';
 import type { TensorInfo } from './stored.ts';
 
@@ -79,6 +80,13 @@ export function configOf(file: {
   readonly from: 'metadata' | 'shapes';
 } {
   return file.metadata.has('config')
-    ? { config: readConfig(file), assumptions: [], from: 'metadata' }
+    ? { config: readConfig(file), assumptions: [], released: null, from: 'metadata' }
     : { ...inferConfig(file.tensors), from: 'shapes' };
+}
+
+/** Of the models that a line of flags may speak of, the one that a file with these tensors is. */
+export function configFromFlags(flags: Flags, tensors: Tensors): ModelConfig {
+  if (flags.kinds.includes('super_resolution')) return flags.config('super_resolution');
+  for (const name of tensors.keys()) if (name.startsWith('output_blocks.')) return flags.config('unet');
+  return flags.config('classifier');
 }

@@ -30,6 +30,8 @@ export interface Assumption {
 export interface Inference {
   readonly config: ModelConfig;
   readonly assumptions: readonly Assumption[];
+  /** The released model whose names and shapes these are, all of them; null if there is none. */
+  readonly released: string | null;
 }
 
 /** Flags of the released models that differ in shape, to recognise them by. */
@@ -77,7 +79,7 @@ export function inferConfig(tensors: Shapes): Inference {
   if (released) {
     const { name, config } = released;
     const heads = `the tensors are those of the released ${name}, which has this`;
-    return { config, assumptions: openQuestions(config, heads) };
+    return { config, assumptions: openQuestions(config, heads), released: name };
   }
   const { candidates, nearest } = makeCandidates(tensors);
   const fitting = candidates.filter((candidate) => fits(tensors, candidate));
@@ -101,7 +103,8 @@ export function inferConfig(tensors: Shapes): Inference {
       .map((name) => wordsFor(other, name))
       .join(' '),
   }));
-  return { config, assumptions: [...twins, ...openQuestions(config, 'no shape tells; guided-diffusion’s default')] };
+  const open = openQuestions(config, 'no shape tells; guided-diffusion’s default');
+  return { config, assumptions: [...twins, ...open], released: null };
 }
 
 function differing(a: ModelArguments, b: ModelArguments): string[] {

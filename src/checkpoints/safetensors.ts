@@ -9,7 +9,7 @@ import { CheckpointError } from '../runtime/errors.ts';
 import { DTYPE_BYTES, type Dtype, numbersOf } from './dtypes.ts';
 import { show } from './show.ts';
 import { type Parser, parseBytes } from './source.ts';
-import { type CheckpointIndex, readStored, type StoredTensor } from './stored.ts';
+import { type CheckpointIndex, readStored, type StoredTensor, type TensorInfo, tensorBytes } from './stored.ts';
 
 export interface CheckpointTensor {
   readonly dtype: Dtype;
@@ -200,26 +200,45 @@ export function writeSafetensors(
   tensors: Readonly<Record<string, TensorToWrite>>,
   metadata: Readonly<Record<string, string>> = {},
 ): Uint8Array {
-  const entries = Object.entries(tensors).sort(([, a], [, b]) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype]);
-  const header: Record<string, unknown> = {};
-  if (Object.keys(metadata).length > 0) header['__metadata__'] = metadata;
-  let size = 0;
-  for (const [name, { dtype, shape, data }] of entries) {
-    const expected = shape.reduce((a, b) => a * b, DTYPE_BYTES[dtype]);
-    if (expected !== data.byteLength)
-      throw new RangeError(`${name}: expected ${expected} bytes, found ${data.byteLength}`);
-    header[name] = { dtype, shape, data_offsets: [size, size + expected] };
-    size += expected;
+  for (const [name, tensor] of Object.entries(tensors)) {
+    const expected = tensorBytes(tensor);
+    if (expected !== tensor.data.byteLength)
+      throw new RangeError(`${name}: expected ${expected} bytes, found ${tensor.data.byteLength}`);
   }
-  const text = new TextEncoder().encode(JSON.stringify(header));
-  const padded = Math.ceil(text.byteLength / 8) * 8;
-  const file = new Uint8Array(8 + padded + size).fill(0x20, 8, 8 + padded);
-  new DataView(file.buffer).setBigUint64(0, BigInt(padded), true);
-  file.set(text, 8);
-  let at = 8 + padded;
-  for (const [, { data }] of entries) {
+  const { header, order, size } = safetensorsHeader(new Map(Object.entries(tensors)), metadata);
+  const file = new Uint8Array(header.byteLength + size);
+  file.set(header);
+  let at = header.byteLength;
+  for (const [, { data }] of order) {
     file.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), at);
     at += data.byteLength;
   }
   return file;
+}
+
+/**
+ * The beginning of a safetensors file: the length and the header, padded with spaces to a multiple of 8.
+ *
+ * @returns also the order in which the data must follow, wider types first, and their bytes
+ */
+export function safetensorsHeader<T extends TensorInfo>(
+  tensors: ReadonlyMap<string, T>,
+  metadata: Readonly<Record<string, string>> = {},
+): { header: Uint8Array; order: [name: string, tensor: T][]; size: number } {
+  const order = [...tensors].sort(([, a], [, b]) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype]);
+  const entries: [string, unknown][] = Object.keys(metadata).length > 0 ? [['__metadata__', metadata]] : [];
+  let size = 0;
+  for (const [name, tensor] of order) {
+    const end = size + tensorBytes(tensor);
+    entries.push([name, { dtype: tensor.dtype, shape: tensor.shape, data_offsets: [size, end] }]);
+    size = end;
+  }
+  // Not an object of these: a tensor may be called __proto__.
+  const json = `{${entries.map(([name, entry]) => `${JSON.stringify(name)}:${JSON.stringify(entry)}`).join(',')}}`;
+  const text = new TextEncoder().encode(json);
+  const padded = Math.ceil(text.byteLength / 8) * 8;
+  const header = new Uint8Array(8 + padded).fill(0x20, 8);
+  new DataView(header.buffer).setBigUint64(0, BigInt(padded), true);
+  header.set(text, 8);
+  return { header, order, size };
 }

@@ -25,12 +25,17 @@ export function readInput(path: string, what: string): Buffer {
 }
 
 /** Names the file in whatever is wrong with it. */
-function naming<T>(path: string, read: () => T): T {
+export function naming<T>(path: string, read: () => T): T {
+  const named = (error: unknown) =>
+    error instanceof CheckpointError ? new CheckpointError(`${path}: ${error.message}`, { cause: error }) : error;
   try {
-    return read();
+    const result = read();
+    if (!(result instanceof Promise)) return result;
+    return result.catch((error) => {
+      throw named(error);
+    }) as T;
   } catch (error) {
-    if (error instanceof CheckpointError) throw new CheckpointError(`${path}: ${error.message}`, { cause: error });
-    throw error;
+    throw named(error);
   }
 }
 

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { halfToNumber, numberToHalf } from '../../src/checkpoints/dtypes.ts';
+import { halfOfFloat, halfToNumber } from '../../src/checkpoints/dtypes.ts';
 import { readSafetensors, toNumbers, writeSafetensors } from '../../src/checkpoints/safetensors.ts';
 import { CheckpointError } from '../../src/runtime/errors.ts';
 import { UNET_FILE } from '../models.ts';
@@ -73,19 +73,19 @@ describe('reading', () => {
 
   test('numbers to halves: every half comes back, and what lies between goes to the nearer, ties to even', () => {
     const values = Array.from({ length: 0x7c00 }, (_, bits) => halfToNumber(bits));
-    expect(values.findIndex((value, bits) => numberToHalf(value) !== bits)).toBe(-1);
-    expect(values.findIndex((value, bits) => numberToHalf(-value) !== (bits | 0x8000))).toBe(-1);
+    expect(values.findIndex((value, bits) => halfOfFloat(value) !== bits)).toBe(-1);
+    expect(values.findIndex((value, bits) => halfOfFloat(-value) !== (bits | 0x8000))).toBe(-1);
     const wrong = values.slice(1).findIndex((value, i) => {
       const middle = (values[i]! + value) / 2;
       const even = i % 2 === 0 ? i : i + 1;
       const [below, above] = [Math.fround(middle * (1 - 2 ** -23)), Math.fround(middle * (1 + 2 ** -23))];
-      return numberToHalf(middle) !== even || numberToHalf(below) !== i || numberToHalf(above) !== i + 1;
+      return halfOfFloat(middle) !== even || halfOfFloat(below) !== i || halfOfFloat(above) !== i + 1;
     });
     expect(wrong).toBe(-1);
-    expect([65519.99, 65520, Number.POSITIVE_INFINITY, -1e30, 1e-30].map(numberToHalf)).toEqual([
+    expect([65519.99, 65520, Number.POSITIVE_INFINITY, -1e30, 1e-30].map(halfOfFloat)).toEqual([
       0x7bff, 0x7c00, 0x7c00, 0xfc00, 0,
     ]);
-    expect(halfToNumber(numberToHalf(Number.NaN))).toBeNaN();
+    expect(halfToNumber(halfOfFloat(Number.NaN))).toBeNaN();
   });
 });
 

@@ -1,0 +1,76 @@
+/**
+ * @file Checkpoints on disk: opened by ranges, never read whole, whatever their size.
+ */
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { type OpenCheckpoint, openCheckpoint, type ReadOptions } from '../checkpoints/read.ts';
+import { openShards } from '../checkpoints/shards.ts';
+import type { ByteSource } from '../checkpoints/source.ts';
+import { CheckpointError, OptionError } from '../runtime/errors.ts';
+import { naming } from './files.ts';
+
+/** Files that a folder of a checkpoint may hold, in the order in which they are looked for. */
+const INDEX_NAMES = ['model.safetensors.index.json', 'diffusion_pytorch_model.safetensors.index.json'];
+const FILE_NAMES = [
+  'model.safetensors',
+  'diffusion_pytorch_model.safetensors',
+  'diffusion_pytorch_model.bin',
+  'pytorch_model.bin',
+];
+
+/** A file as a source of ranges. @throws OptionError if it cannot be read */
+export async function openFile(path: string): Promise<ByteSource> {
+  let handle: FileHandle;
+  try {
+    handle = await open(path, 'r');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new OptionError(`cannot read ${path}: ${code === 'ENOENT' ? 'there is no such file' : String(error)}`);
+  }
+  const { size } = await handle.stat();
+  return {
+    size,
+    async read(begin, end) {
+      const bytes = new Uint8Array(end - begin);
+      for (let done = 0; done < bytes.byteLength; ) {
+        const { bytesRead } = await handle.read(bytes, done, bytes.byteLength - done, begin + done);
+        if (bytesRead === 0) throw new CheckpointError(`${path} became shorter while it was read`);
+        done += bytesRead;
+      }
+      return bytes;
+    },
+    close: () => handle.close(),
+  };
+}
+
+/**
+ * Opens a checkpoint: a file of any known format, an index of shards, or a folder that holds either.
+ *
+ * @throws OptionError if there is none, CheckpointError naming the file and what is wrong with it
+ */
+export async function openCheckpointFile(path: string, options: ReadOptions = {}): Promise<OpenCheckpoint> {
+  const file = fileOf(path);
+  return naming(file, async () => {
+    if (file.endsWith('.index.json')) {
+      return openShards(readFileSync(file, 'utf8'), (name) => openFile(join(dirname(file), name)));
+    }
+    const source = await openFile(file);
+    try {
+      return await openCheckpoint(source, options);
+    } catch (error) {
+      await source.close?.();
+      throw error;
+    }
+  });
+}
+
+function fileOf(path: string): string {
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (!found) throw new OptionError(`cannot read the checkpoint ${path}: there is no such file`);
+  if (!found.isDirectory()) return path;
+  const names = [...INDEX_NAMES, ...FILE_NAMES];
+  const name = names.find((candidate) => existsSync(join(path, candidate)));
+  if (name !== undefined) return join(path, name);
+  throw new OptionError(`the folder ${path} holds no checkpoint: expected one of ${names.join(', ')}`);
+}
