@@ -165,10 +165,13 @@ function encode(
   scale: ArrayLike<number> | null,
   target: Target,
 ): Uint8Array {
-  if (target.dtype === source.dtype && scale === null) return bytes;
+  const isScale = name !== from;
+  // What is int8 already is copied: rounding it once more could only lose.
+  if (target.dtype === source.dtype && !isScale && (scale === null || target.dtype === 'I8')) return bytes;
+  if (isScale && scale !== null) return bytesOf(Float32Array.from(scale));
   const values = scale ? dequantise(bytes, scale) : numbersOf(source.dtype, bytes);
+  if (isScale) return bytesOf(quantise(from, values, rows).scale);
   if (target.dtype === 'I8') return bytesOf(quantise(from, values, rows).q);
-  if (name !== from) return bytesOf(quantise(from, values, rows).scale);
   if (target.dtype === 'F32') return bytesOf(Float32Array.from(values));
   const halves = new Uint16Array(values.length);
   for (let i = 0; i < values.length; i++) {

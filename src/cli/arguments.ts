@@ -57,13 +57,16 @@ export function readArguments<T extends OptionTable>(
   return { options: options as Values<T>, positionals: parsed.positionals };
 }
 
-/** `--scale -1` means the number, not a further option; parseArgs wants `--scale=-1`. */
+/**
+ * `--scale -1` means the number, not a further option, and so does `--flags "--image_size 64"`, which no option could be
+ * for its space; parseArgs wants `--scale=-1`.
+ */
 function joinNegativeNumbers(argv: readonly string[], options: OptionTable): string[] {
   const joined: string[] = [];
   for (const argument of argv) {
     const before = joined.at(-1);
     const takesValue = before?.startsWith('--') && options[before.slice(2)]?.type === 'string';
-    if (takesValue && /^-\d|^-\.\d/.test(argument)) joined[joined.length - 1] = `${before}=${argument}`;
+    if (takesValue && /^-\d|^-\.\d|^-.*\s/s.test(argument)) joined[joined.length - 1] = `${before}=${argument}`;
     else joined.push(argument);
   }
   return joined;
