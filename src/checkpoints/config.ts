@@ -3,8 +3,8 @@
  *
  *   { "kind": "unet" | "classifier" | "super_resolution", "model": {...}, "diffusion": {...}, "classes": [...], "null_class": n }
  *
- * Arguments that are absent have the original's default. Two are this project's own: `rescale_residual` of a model and
- * `predict_v` of a process. Unknown ones are refused, so that a model is never built
+ * Arguments that are absent have the original's default. This project's own are `rescale_residual`, `norm_eps`,
+ * `downsample_padding` and `frequency_shift` of a model, and `predict_v` of a process. Unknown ones are refused, so that a model is never built
  * differently from what its file asks for.
  */
 import type { DiffusionArguments } from '../diffusion/gaussian_diffusion.ts';
@@ -93,6 +93,12 @@ class Fields {
     return this.#get(name, fallback, choices.map((c) => `"${c}"`).join(' or '), one);
   }
 
+  /** A field that stays absent where it is not given. */
+  optional<K extends string, T>(name: K, what: string, ok: (value: unknown) => value is T): { [P in K]?: T } {
+    if (this.#json[name] === undefined) return {};
+    return { [name]: this.#get(name, undefined, what, ok) } as { [P in K]?: T };
+  }
+
   optionalWhole(name: string): number | null {
     const ok = (v: unknown): v is number | null =>
       v === null || (Number.isInteger(v) && (v as number) >= 0 && (v as number) <= MAX_SIZE);
@@ -125,6 +131,13 @@ function encoderArguments(fields: Fields) {
     resblock_updown: fields.flag('resblock_updown', false),
     use_new_attention_order: fields.flag('use_new_attention_order', false),
     rescale_residual: fields.flag('rescale_residual', false),
+    ...fields.optional(
+      'norm_eps',
+      'a number above 0 and below 1',
+      (v): v is number => typeof v === 'number' && v > 0 && v < 1,
+    ),
+    ...fields.optional('downsample_padding', '0 or 1', (v): v is 0 | 1 => v === 0 || v === 1),
+    ...fields.optional('frequency_shift', '0 or 1', (v): v is 0 | 1 => v === 0 || v === 1),
   };
 }
 

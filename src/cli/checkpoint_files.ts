@@ -4,6 +4,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { isDiffusersConfig, openDiffusers } from '../checkpoints/diffusers.ts';
 import { type OpenCheckpoint, openCheckpoint, type ReadOptions } from '../checkpoints/read.ts';
 import { openShards } from '../checkpoints/shards.ts';
 import type { ByteSource } from '../checkpoints/source.ts';
@@ -52,17 +53,37 @@ export async function openFile(path: string): Promise<ByteSource> {
 export async function openCheckpointFile(path: string, options: ReadOptions = {}): Promise<OpenCheckpoint> {
   const file = fileOf(path);
   return naming(file, async () => {
-    if (file.endsWith('.index.json')) {
-      return openShards(readFileSync(file, 'utf8'), (name) => openFile(join(dirname(file), name)));
-    }
-    const source = await openFile(file);
+    const opened = await openTensors(file, options);
     try {
-      return await openCheckpoint(source, options);
+      const config = textBeside(file, 'config.json');
+      if (config === null || !isDiffusersConfig(config) || opened.metadata.has('config')) return opened;
+      const scheduler =
+        textBeside(file, 'scheduler_config.json') ?? textBeside(file, join('..', 'scheduler', 'scheduler_config.json'));
+      return openDiffusers(opened, config, scheduler);
     } catch (error) {
-      await source.close?.();
+      await opened.close();
       throw error;
     }
   });
+}
+
+async function openTensors(file: string, options: ReadOptions): Promise<OpenCheckpoint> {
+  if (file.endsWith('.index.json')) {
+    return openShards(readFileSync(file, 'utf8'), (name) => openFile(join(dirname(file), name)));
+  }
+  const source = await openFile(file);
+  try {
+    return await openCheckpoint(source, options);
+  } catch (error) {
+    await source.close?.();
+    throw error;
+  }
+}
+
+/** A small text file in the same folder, or null. */
+function textBeside(file: string, name: string): string | null {
+  const path = join(dirname(file), name);
+  return statSync(path, { throwIfNoEntry: false })?.isFile() ? readFileSync(path, 'utf8') : null;
 }
 
 function fileOf(path: string): string {
