@@ -1,6 +1,7 @@
 /**
  * @file Holds a model against a file, and says which flag would explain a difference.
  */
+import { CheckpointError } from '../runtime/errors.ts';
 import {
   checkTensors,
   describeMismatch,
@@ -79,9 +80,15 @@ export function configOf(file: {
 }): Inference & {
   readonly from: 'metadata' | 'shapes';
 } {
-  return file.metadata.has('config')
-    ? { config: readConfig(file), assumptions: [], released: null, from: 'metadata' }
-    : { ...inferConfig(file.tensors), from: 'shapes' };
+  if (file.metadata.has('config')) {
+    return { config: readConfig(file), assumptions: [], released: null, from: 'metadata' };
+  }
+  try {
+    return { ...inferConfig(file.tensors), from: 'shapes' };
+  } catch (error) {
+    if (!(error instanceof CheckpointError)) throw error;
+    throw new CheckpointError(`this file does not describe its model, and ${error.message}`, { cause: error });
+  }
 }
 
 /** Of the models that a line of flags may speak of, the one that a file with these tensors is. */

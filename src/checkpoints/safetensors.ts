@@ -85,7 +85,7 @@ function describeForeign(bytes: Uint8Array, headerLength: bigint, size: number):
     return 'this is a Git LFS pointer, not the file itself; fetch the file with "git lfs pull"';
   }
   if (start.startsWith('PK')) return 'this is a zip archive, not a safetensors file';
-  return `neither a safetensors file nor one of PyTorch, or cut off: as safetensors it announces a header of ${headerLength} bytes and has ${size} bytes`;
+  return `not a safetensors file nor one of PyTorch, or cut off: as safetensors it announces a header of ${headerLength} bytes and has ${size} bytes`;
 }
 
 function parseHeader(bytes: Uint8Array): { entries: Map<string, unknown>; fraction: number } {

@@ -5,9 +5,13 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { isDiffusersConfig, openDiffusers } from '../checkpoints/diffusers.ts';
+import { configFromFlags } from '../checkpoints/fit.ts';
+import { parseFlags } from '../checkpoints/flags.ts';
+import { type Model, openModel } from '../checkpoints/model.ts';
 import { type OpenCheckpoint, openCheckpoint, type ReadOptions } from '../checkpoints/read.ts';
 import { openShards } from '../checkpoints/shards.ts';
 import type { ByteSource } from '../checkpoints/source.ts';
+import type { Runtime } from '../runtime/device.ts';
 import { CheckpointError, OptionError } from '../runtime/errors.ts';
 import { naming } from './files.ts';
 
@@ -80,6 +84,25 @@ async function openTensors(file: string, options: ReadOptions): Promise<OpenChec
   }
 }
 
+/**
+ * Opens a model. Its parameters are read from the file when a plan packs them.
+ *
+ * @param flags what it is, if the file does not say so: guided-diffusion's flags
+ * @throws OptionError or CheckpointError, as `openCheckpointFile`
+ */
+export async function readModel(runtime: Runtime, path: string, flags?: string): Promise<Model> {
+  const given = flags === undefined ? null : parseFlags(flags);
+  const file = await openCheckpointFile(path);
+  try {
+    return await naming(path, async () =>
+      openModel(runtime, file, given ? configFromFlags(given, file.tensors) : undefined),
+    );
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
+}
+
 /** A small text file in the same folder, or null. */
 function textBeside(file: string, name: string): string | null {
   const path = join(dirname(file), name);
@@ -93,5 +116,5 @@ function fileOf(path: string): string {
   const names = [...INDEX_NAMES, ...FILE_NAMES];
   const name = names.find((candidate) => existsSync(join(path, candidate)));
   if (name !== undefined) return join(path, name);
-  throw new OptionError(`the folder ${path} holds no checkpoint: expected one of ${names.join(', ')}`);
+  throw new OptionError(`cannot read the checkpoint ${path}: it is a folder without any of ${names.join(', ')}`);
 }

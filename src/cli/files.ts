@@ -4,9 +4,7 @@
 import { accessSync, constants, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { loadModel, type Model } from '../checkpoints/model.ts';
 import { readSafetensors } from '../checkpoints/safetensors.ts';
-import type { Runtime } from '../runtime/device.ts';
 import { CheckpointError, OptionError } from '../runtime/errors.ts';
 
 /** A file shipped in `weights/`, wherever the package is installed. */
@@ -37,11 +35,6 @@ export function naming<T>(path: string, read: () => T): T {
   } catch (error) {
     throw named(error);
   }
-}
-
-export function readModel(runtime: Runtime, path: string): Model {
-  const bytes = readInput(path, 'checkpoint');
-  return naming(path, () => loadModel(runtime, bytes));
 }
 
 export function readTensors(path: string, what: string) {

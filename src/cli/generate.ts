@@ -10,9 +10,10 @@ import { requestNodeDevice } from '../node/device.ts';
 import { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
 import { numberOption, type OptionTable, readArguments } from './arguments.ts';
+import { readModel } from './checkpoint_files.ts';
 import { describeAdapterLine, duration, Progress } from './console.ts';
 import { drawSheet } from './contact_sheet.ts';
-import { checkWritable, readModel, readTensors, shippedWeights, writeWhole } from './files.ts';
+import { checkWritable, readTensors, shippedWeights, writeWhole } from './files.ts';
 import { encodePng } from './png.ts';
 
 const OPTIONS = {
@@ -34,6 +35,11 @@ const OPTIONS = {
   noise: { type: 'string', value: 'FILE', help: 'safetensors file whose tensor x_T [N,C,H,W] is the start' },
   model: { type: 'string', value: 'FILE', help: 'U-Net checkpoint (the shipped one)' },
   classifier: { type: 'string', value: 'FILE', help: 'classifier checkpoint (the shipped one)' },
+  flags: {
+    type: 'string',
+    value: 'FLAGS',
+    help: 'what --model and --classifier are, in guided-diffusion’s flags, where they do not say',
+  },
   out: { type: 'string', value: 'FILE.png', help: 'the contact sheet (a name made of the settings, in out/)' },
   raw: { type: 'string', value: 'FILE', help: 'writes samples and labels as a safetensors file too' },
   adapter: {
@@ -66,8 +72,12 @@ export async function generate(argv: readonly string[]): Promise<number> {
   const found = await requestNodeDevice(settings.adapter);
   console.error(describeAdapterLine(found));
   const runtime = new Runtime(found.device);
-  const unet = readModel(runtime, options.model ?? shippedWeights('fashion-mnist-unet.safetensors'));
-  const guidance = readGuidance(runtime, options, settings);
+  const unet = await readModel(
+    runtime,
+    options.model ?? shippedWeights('fashion-mnist-unet.safetensors'),
+    options.model === undefined ? undefined : options.flags,
+  );
+  const guidance = await readGuidance(runtime, options, settings);
   const names = classNames(unet, guidance);
   const start = options.noise === undefined ? null : readStart(options.noise, unet);
   const labels = readLabels(options, names, start?.count ?? null);
@@ -211,11 +221,15 @@ function readSettings(options: Options): Settings {
   };
 }
 
-function readGuidance(runtime: Runtime, options: Options, { guidance, conditional }: Settings): Guidance {
+async function readGuidance(
+  runtime: Runtime,
+  options: Options,
+  { guidance, conditional }: Settings,
+): Promise<Guidance> {
   if (guidance === 'free') return classifierFreeGuidance();
   if (guidance === 'none') return noGuidance({ conditional });
   const path = options.classifier ?? shippedWeights('fashion-mnist-classifier.safetensors');
-  const classifier = readModel(runtime, path);
+  const classifier = await readModel(runtime, path, options.classifier === undefined ? undefined : options.flags);
   if (!classifier.isClassifier()) throw new OptionError(`--classifier needs a classifier, ${path} is a U-Net`);
   return classifierGuidance(classifier, { conditional });
 }

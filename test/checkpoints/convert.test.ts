@@ -252,7 +252,10 @@ describe('the command', () => {
       [[CLASSIFIER_FILE, out, '--format', 'f8'], /^pilotwave: --format should be f32 or f16 or int8, found "f8"/],
       [[CLASSIFIER_FILE], /^pilotwave: convert takes the file to read and the file to write/],
       [[join(folder, 'nothing'), out], /^pilotwave: cannot read the checkpoint .*nothing: there is no such file/],
-      [[folder, out], /^pilotwave: the folder .* holds no checkpoint: expected one of model.safetensors.index.json/],
+      [
+        [folder, out],
+        /^pilotwave: cannot read the checkpoint .*: it is a folder without any of model.safetensors.index.json/,
+      ],
       [[CLASSIFIER_FILE, out, '--flags', '--wings 2'], /^pilotwave: --wings is no flag/],
     ] as const) {
       const { status, stderr } = run(...args);

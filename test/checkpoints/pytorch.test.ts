@@ -47,7 +47,7 @@ describe('files that PyTorch wrote', () => {
 
   test.each([
     ['bad_empty.pt', /0 bytes, shorter than/],
-    ['bad_not_a_checkpoint.pt', /neither a safetensors file nor one of PyTorch/],
+    ['bad_not_a_checkpoint.pt', /not a safetensors file nor one of PyTorch/],
     ['bad_garbage_pickle.pt', /instruction 0xaf that a checkpoint has no use for/],
     ['bad_missing_storage.pt', /lacks the storage "small_views_zip\/data\/0"/],
     ['bad_offset.pt', /tensor "c.bias" \[7\] reaches past its storage of 29 elements/],
