@@ -4,7 +4,8 @@
 //
 //   t = tap, or TAPS - 1 - tap with FLIP; s(channel) = channel, or the entry of a channel map, -1 for padding.
 //
-// raw: the checkpoint's own values, float32, float16 or bfloat16 by FORMAT 0, 1, 2. Padding becomes zero.
+// raw: the checkpoint's own values, float32, float16, bfloat16 or int8 by FORMAT 0, 1, 2, 3. Padding becomes zero. An int8
+// is multiplied by the scale of its row of the stored matrix: value(i) = raw[i] * scales[i / ROW].
 // One invocation a block. Host checks: blocks is large enough for FIRST_BLOCK plus all blocks.
 
 override OUTS: u32;
@@ -12,6 +13,7 @@ override INS: u32;
 override TAPS: u32;
 override OUT_STRIDE: u32;
 override IN_STRIDE: u32;
+override ROW: u32;
 override FIRST_BLOCK: u32;
 override FORMAT: u32 = 0u;
 override FLIP: bool = false;
@@ -21,11 +23,15 @@ override IN_MAPPED: bool = false;
 @group(0) @binding(0) var<storage, read> raw: array<u32>;
 @group(0) @binding(1) var<storage, read> out_map: array<i32>;
 @group(0) @binding(2) var<storage, read> in_map: array<i32>;
-@group(0) @binding(3) var<storage, read_write> blocks: array<mat4x4f>;
+@group(0) @binding(3) var<storage, read> scales: array<f32>;
+@group(0) @binding(4) var<storage, read_write> blocks: array<mat4x4f>;
 
 fn value(index: u32) -> f32 {
   if (FORMAT == 0u) {
     return bitcast<f32>(raw[index]);
+  }
+  if (FORMAT == 3u) {
+    return f32(extractBits(bitcast<i32>(raw[index >> 2u]), (index & 3u) * 8u, 8u)) * scales[index / ROW];
   }
   let word = raw[index >> 1u];
   if (FORMAT == 1u) {

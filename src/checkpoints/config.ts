@@ -3,17 +3,19 @@
  *
  *   { "kind": "unet" | "classifier" | "super_resolution", "model": {...}, "diffusion": {...}, "classes": [...], "null_class": n }
  *
- * Arguments that are absent have the original's default. Two are this project's own: `rescale_residual` of a model and
- * `predict_v` of a process. Unknown ones are refused, so that a model is never built
+ * Arguments that are absent have the original's default. This project's own are `rescale_residual`, `norm_eps`,
+ * `downsample_padding` and `frequency_shift` of a model, and `predict_v` of a process. Unknown ones are refused, so that a model is never built
  * differently from what its file asks for.
  */
 import type { DiffusionArguments } from '../diffusion/gaussian_diffusion.ts';
 import type { Parameter } from '../layers/builder.ts';
 import * as classifier from '../layers/classifier.ts';
+import { levelChannels } from '../layers/encoder.ts';
 import * as superResolution from '../layers/super_resolution.ts';
 import * as unet from '../layers/unet.ts';
 import { CheckpointError } from '../runtime/errors.ts';
-import type { Checkpoint } from './safetensors.ts';
+import { show } from './show.ts';
+import type { TensorInfo } from './stored.ts';
 
 interface Described {
   /** The process the model was trained with, as far as the file tells. */
@@ -41,6 +43,11 @@ type Json = Readonly<Record<string, unknown>>;
 /** Arguments that change nothing at inference. */
 const IRRELEVANT = new Set(['dropout', 'use_checkpoint', 'use_fp16', 'dims']);
 
+/** Bounds on what a file may ask for: far above any model, and low enough that a list of its parameters is no attack. */
+const MAX_SIZE = 1_000_000;
+const MAX_BLOCKS = 128;
+const MAX_LEVELS = 16;
+
 /** Reads typed fields of a JSON object and remembers which were asked for. */
 class Fields {
   readonly #json: Json;
@@ -49,7 +56,7 @@ class Fields {
 
   constructor(json: unknown, where: string) {
     if (typeof json !== 'object' || json === null || Array.isArray(json)) {
-      throw new CheckpointError(`${where} should be an object, found ${JSON.stringify(json)}`);
+      throw new CheckpointError(`${where} should be an object, found ${show(json)}`);
     }
     this.#json = json as Json;
     this.#where = where;
@@ -59,18 +66,16 @@ class Fields {
     this.#seen.add(name);
     const value = this.#json[name];
     if (value === undefined && fallback !== undefined) return fallback;
-    if (!ok(value))
-      throw new CheckpointError(`${this.#where}.${name} should be ${what}, found ${JSON.stringify(value)}`);
+    if (!ok(value)) throw new CheckpointError(`${this.#where}.${name} should be ${what}, found ${show(value)}`);
     return value;
   }
 
-  whole(name: string, fallback?: number): number {
-    return this.#get(
-      name,
-      fallback,
-      'a positive integer, or -1',
-      (v): v is number => Number.isInteger(v) && (v as number) >= -1,
-    );
+  /** A count, or -1 where -1 is the fallback and means "not given". */
+  whole(name: string, fallback?: number, most = MAX_SIZE): number {
+    const what = fallback === -1 ? `an integer from 1 to ${most}, or -1` : `an integer from 1 to ${most}`;
+    const ok = (v: unknown): v is number =>
+      Number.isInteger(v) && (((v as number) >= 1 && (v as number) <= most) || (fallback === -1 && v === -1));
+    return this.#get(name, fallback, what, ok);
   }
 
   flag(name: string, fallback?: boolean): boolean {
@@ -78,8 +83,9 @@ class Fields {
   }
 
   list(name: string, fallback?: readonly number[]): readonly number[] {
-    const numbers = (v: unknown): v is number[] => Array.isArray(v) && v.every((n) => typeof n === 'number' && n > 0);
-    return this.#get(name, fallback, 'a list of positive numbers', numbers);
+    const numbers = (v: unknown): v is number[] =>
+      Array.isArray(v) && v.length <= MAX_LEVELS && v.every((n) => typeof n === 'number' && n > 0 && n <= MAX_SIZE);
+    return this.#get(name, fallback, `a list of at most ${MAX_LEVELS} positive numbers`, numbers);
   }
 
   choice<T extends string>(name: string, choices: readonly T[], fallback?: T): T {
@@ -87,9 +93,16 @@ class Fields {
     return this.#get(name, fallback, choices.map((c) => `"${c}"`).join(' or '), one);
   }
 
+  /** A field that stays absent where it is not given. */
+  optional<K extends string, T>(name: K, what: string, ok: (value: unknown) => value is T): { [P in K]?: T } {
+    if (this.#json[name] === undefined) return {};
+    return { [name]: this.#get(name, undefined, what, ok) } as { [P in K]?: T };
+  }
+
   optionalWhole(name: string): number | null {
-    const ok = (v: unknown): v is number | null => v === null || Number.isInteger(v);
-    return this.#get<number | null>(name, null, 'an integer or null', ok);
+    const ok = (v: unknown): v is number | null =>
+      v === null || (Number.isInteger(v) && (v as number) >= 0 && (v as number) <= MAX_SIZE);
+    return this.#get<number | null>(name, null, `an integer from 0 to ${MAX_SIZE}, or null`, ok);
   }
 
   /** Complains about fields that nobody asked for. */
@@ -108,7 +121,7 @@ function encoderArguments(fields: Fields) {
     in_channels: fields.whole('in_channels'),
     model_channels: fields.whole('model_channels'),
     out_channels: fields.whole('out_channels'),
-    num_res_blocks: fields.whole('num_res_blocks'),
+    num_res_blocks: fields.whole('num_res_blocks', undefined, MAX_BLOCKS),
     attention_resolutions: fields.list('attention_resolutions'),
     channel_mult: fields.list('channel_mult', [1, 2, 4, 8]),
     conv_resample: fields.flag('conv_resample', true),
@@ -118,6 +131,13 @@ function encoderArguments(fields: Fields) {
     resblock_updown: fields.flag('resblock_updown', false),
     use_new_attention_order: fields.flag('use_new_attention_order', false),
     rescale_residual: fields.flag('rescale_residual', false),
+    ...fields.optional(
+      'norm_eps',
+      'a number above 0 and below 1',
+      (v): v is number => typeof v === 'number' && v > 0 && v < 1,
+    ),
+    ...fields.optional('downsample_padding', '0 or 1', (v): v is 0 | 1 => v === 0 || v === 1),
+    ...fields.optional('frequency_shift', '0 or 1', (v): v is 0 | 1 => v === 0 || v === 1),
   };
 }
 
@@ -164,7 +184,7 @@ function diffusionArguments(json: unknown): DiffusionArguments {
 }
 
 /** @throws CheckpointError if the file does not describe itself, or describes something this version cannot build */
-export function readConfig({ metadata }: Checkpoint): ModelConfig {
+export function readConfig({ metadata }: { readonly metadata: ReadonlyMap<string, string> }): ModelConfig {
   const text = metadata.get('config');
   if (text === undefined) {
     throw new CheckpointError(
@@ -183,15 +203,67 @@ export function readConfig({ metadata }: Checkpoint): ModelConfig {
     classes: classNames(json['classes']),
     nullClass: new Fields(json, 'config').optionalWhole('null_class'),
   };
-  return kind === 'classifier'
-    ? { ...described, kind, model: classifierArguments(json['model']) }
-    : { ...described, kind, model: unetArguments(json['model']) };
+  const config: ModelConfig =
+    kind === 'classifier'
+      ? { ...described, kind, model: classifierArguments(json['model']) }
+      : { ...described, kind, model: unetArguments(json['model']) };
+  checkArchitecture(config);
+  return config;
+}
+
+/** @throws CheckpointError if the widths of a model do not divide as its layers need them to */
+export function checkArchitecture({ kind, model }: ModelArguments): void {
+  const { model_channels, channel_mult, num_heads, num_head_channels: headChannels } = model;
+  if (channel_mult.length === 0) throw new CheckpointError('model.channel_mult should name at least one level');
+  const factor = 2 ** (channel_mult.length - 1);
+  if (kind !== 'classifier' && model.image_size % factor !== 0) {
+    throw new CheckpointError(
+      `model.image_size should be a multiple of ${factor} for so many levels, found ${model.image_size}`,
+    );
+  }
+  channel_mult.forEach((mult, level) => {
+    const width = levelChannels(model, mult);
+    const where = `level ${level} has ${width} channels (${mult} times ${model_channels})`;
+    if (width === 0 || width % 32 !== 0) throw new CheckpointError(`${where}; its norms need a multiple of 32`);
+    const last = level === channel_mult.length - 1;
+    if (!last && !model.attention_resolutions.includes(2 ** level)) return;
+    const upward = kind === 'classifier' || model.num_heads_upsample === -1 ? num_heads : model.num_heads_upsample;
+    const parts = headChannels === -1 ? [num_heads, upward] : [headChannels];
+    const wrong = parts.find((n) => width % n !== 0);
+    if (wrong === undefined) return;
+    const asked = headChannels === -1 ? `${wrong} heads` : `heads of ${headChannels}`;
+    throw new CheckpointError(`${where}, which do not divide into ${asked}`);
+  });
+  if (kind === 'classifier' && model.pool === 'attention' && headChannels === -1)
+    throw new CheckpointError('model.num_head_channels should be given for the pool "attention"');
 }
 
 function classNames(value: unknown): readonly string[] | null {
   if (value === undefined || value === null) return null;
   if (Array.isArray(value) && value.every((name) => typeof name === 'string')) return value;
   throw new CheckpointError('config.classes should be a list of names');
+}
+
+/** The way back from `readConfig`: the text that makes a file describe itself. */
+export function writeConfig({ kind, model, diffusion, classes, nullClass }: ModelConfig): string {
+  const process = diffusion && {
+    steps: diffusion.steps,
+    noise_schedule: diffusion.noise_schedule,
+    learn_sigma: diffusion.var_type === 'learned_range',
+    sigma_small: diffusion.var_type === 'fixed_small',
+    predict_xstart: diffusion.mean_type === 'start_x',
+    predict_v: diffusion.mean_type === 'v',
+    rescale_timesteps: diffusion.rescale_timesteps,
+  };
+  // Two kinds of process have no flag; a file leaves them out, and asks for them again.
+  const said = diffusion && diffusion.var_type !== 'learned' && diffusion.mean_type !== 'previous_x';
+  return JSON.stringify({
+    kind,
+    model,
+    ...(said ? { diffusion: process } : {}),
+    ...(classes ? { classes } : {}),
+    ...(nullClass === null ? {} : { null_class: nullClass }),
+  });
 }
 
 /** The parameters a model of this configuration has, in the order of guided-diffusion's `state_dict`. */
@@ -206,22 +278,61 @@ export function modelParameters({ kind, model }: ModelArguments): Parameter[] {
   }
 }
 
-/** @throws CheckpointError naming missing, unexpected and misshapen tensors */
-export function checkTensors({ tensors }: Checkpoint, expected: readonly Parameter[]): void {
-  const complaints: string[] = [];
+/** One way in which tensors differ from what a model expects. */
+export interface Mismatch {
+  readonly name: string;
+  /** The shape that the model expects; null for a tensor it has no place for. */
+  readonly expected: readonly number[] | null;
+  /** The shape in the file; null for one that is missing. */
+  readonly found: readonly number[] | null;
+}
+
+/** Missing and misshapen tensors in the model's order, then unexpected ones in the file's. */
+export function mismatches(
+  tensors: ReadonlyMap<string, { readonly shape: readonly number[] }>,
+  expected: readonly Parameter[],
+): Mismatch[] {
+  const list: Mismatch[] = [];
   const known = new Set<string>();
   for (const { name, shape } of expected) {
     known.add(name);
-    const found = tensors.get(name);
-    if (!found) complaints.push(`${name} is missing`);
-    else if (found.shape.join() !== shape.join()) {
-      complaints.push(`${name} should have shape [${shape.join(', ')}], found [${found.shape.join(', ')}]`);
-    } else if (!/^B?F/.test(found.dtype))
-      complaints.push(`${name} should hold floating-point values, found ${found.dtype}`);
+    const found = tensors.get(name)?.shape ?? null;
+    if (found === null || found.join() !== shape.join()) list.push({ name, expected: shape, found });
   }
-  for (const name of tensors.keys()) if (!known.has(name)) complaints.push(`${name} is unexpected`);
-  if (complaints.length === 0) return;
-  const shown = complaints.slice(0, 6).join('; ');
-  const more = complaints.length > 6 ? `; and ${complaints.length - 6} more` : '';
-  throw new CheckpointError(`the tensors do not fit the model that the file describes: ${shown}${more}`);
+  for (const [name, { shape }] of tensors) if (!known.has(name)) list.push({ name, expected: null, found: shape });
+  return list;
+}
+
+/** A mismatch in words. */
+export function describeMismatch({ name, expected, found }: Mismatch): string {
+  if (found === null) return `${name} is missing, of shape [${expected!.join(', ')}]`;
+  if (expected === null) return `${name} is unexpected, of shape [${found.join(', ')}]`;
+  return `${name} should have shape [${expected.join(', ')}], found [${found.join(', ')}]`;
+}
+
+const MAX_SHOWN = 6;
+
+/**
+ * @param explain what may be said of a mismatch beside itself, or ""
+ * @throws CheckpointError naming missing, unexpected and misshapen tensors
+ */
+export function checkTensors(
+  { tensors }: { readonly tensors: ReadonlyMap<string, TensorInfo>; readonly metadata?: unknown },
+  expected: readonly Parameter[],
+  explain: (mismatch: Mismatch) => string = () => '',
+): void {
+  const wrong = mismatches(tensors, expected);
+  // What is explained stands before what is not, so that no explanation is lost in a long list.
+  const explained = wrong.map((mismatch) => ({ mismatch, why: explain(mismatch) }));
+  const shown = [...explained.filter(({ why }) => why !== ''), ...explained.filter(({ why }) => why === '')];
+  const complaints = shown.slice(0, MAX_SHOWN).map(({ mismatch, why }) => describeMismatch(mismatch) + why);
+  if (wrong.length > MAX_SHOWN) complaints.push(`and ${wrong.length - MAX_SHOWN} more`);
+  if (complaints.length > 0) {
+    throw new CheckpointError(`the tensors do not fit the model that they are read for: ${complaints.join('; ')}`);
+  }
+  for (const { name } of expected) {
+    const { dtype, scale } = tensors.get(name)!;
+    if (!/^B?F/.test(dtype) && !(dtype === 'I8' && scale !== undefined))
+      throw new CheckpointError(`${name} should hold floating-point values, found ${dtype}`);
+  }
 }

@@ -8,8 +8,8 @@
  */
 import type { ClassifierArguments, Pool } from '../layers/classifier.ts';
 import type { UNetArguments } from '../layers/unet.ts';
-import { OptionError } from '../runtime/errors.ts';
-import type { ModelConfig } from './config.ts';
+import { CheckpointError, OptionError } from '../runtime/errors.ts';
+import { checkArchitecture, type ModelConfig } from './config.ts';
 
 export type ModelKind = ModelConfig['kind'];
 
@@ -205,7 +205,7 @@ class Values {
   /** An integer above zero, or -1 where that stands for "not given". */
   whole(name: string): number {
     const text = this.text(name);
-    const value = /^[+-]?\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
+    const value = /^[+-]?\d{1,6}$/.test(text) ? Number(text) : Number.NaN;
     const absent = FLAGS[name]!.fallback === '-1';
     if (value > 0 || (absent && value === -1)) return value;
     throw new OptionError(`--${name} should be a whole number from 1 on${absent ? ', or -1' : ''}, found "${text}"`);
@@ -257,9 +257,17 @@ function configOf(values: Values, kind: ModelKind): ModelConfig {
     classes: null,
     nullClass: null,
   };
-  return kind === 'classifier'
-    ? { ...described, kind, model: classifierOf(values) }
-    : { ...described, kind, model: unetOf(values, kind) };
+  const config: ModelConfig =
+    kind === 'classifier'
+      ? { ...described, kind, model: classifierOf(values) }
+      : { ...described, kind, model: unetOf(values, kind) };
+  try {
+    checkArchitecture(config);
+  } catch (error) {
+    if (error instanceof CheckpointError) throw new OptionError(`these flags make no model: ${error.message}`);
+    throw error;
+  }
+  return config;
 }
 
 /** `create_model` and `sr_create_model`. */

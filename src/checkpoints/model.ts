@@ -2,9 +2,13 @@
  * @file A model: what a checkpoint describes, with its parameters on a device.
  */
 import type { Runtime } from '../runtime/device.ts';
-import { type WeightShapes, Weights } from '../runtime/weights.ts';
-import { checkTensors, type ModelConfig, modelParameters, readConfig } from './config.ts';
-import { type Checkpoint, readSafetensors } from './safetensors.ts';
+import { type TensorSource, tensorsInMemory, type WeightShapes, Weights } from '../runtime/weights.ts';
+import type { ModelConfig } from './config.ts';
+import { checkModel, configOf } from './fit.ts';
+import type { Assumption } from './infer.ts';
+import { foldScales } from './quantised.ts';
+import { readCheckpoint } from './read.ts';
+import type { Checkpoint } from './safetensors.ts';
 
 /** What a graph needs of a model: its configuration, and the names and shapes of its parameters. */
 export interface ShapedModel<Kind extends ModelConfig['kind']> {
@@ -19,10 +23,13 @@ export type ClassifierModel = Model & { readonly config: Extract<ModelConfig, { 
 export class Model {
   readonly config: ModelConfig;
   readonly weights: Weights;
+  /** What the configuration has that nothing in the file tells: worth showing. */
+  readonly assumptions: readonly Assumption[];
 
-  constructor(config: ModelConfig, weights: Weights) {
+  constructor(config: ModelConfig, weights: Weights, assumptions: readonly Assumption[] = []) {
     this.config = config;
     this.weights = weights;
+    this.assumptions = assumptions;
   }
 
   isUNet(): this is UNetModel {
@@ -43,19 +50,41 @@ export class Model {
   }
 }
 
-/**
- * Reads a safetensors checkpoint that describes itself. The file's bytes are kept, not copied: parameters go to the
- * device when a plan first needs them.
- *
- * @throws CheckpointError if the file is damaged, does not describe itself, or does not hold the tensors it should
- */
-export function loadModel(runtime: Runtime, file: ArrayBuffer | Uint8Array): Model {
-  const checkpoint = readSafetensors(file);
-  return buildModel(runtime, checkpoint, readConfig(checkpoint));
+export interface LoadOptions {
+  /** What the file is, for one that does not say so itself: from `parseFlags`, for example. */
+  readonly config?: ModelConfig | undefined;
+  /** In a PyTorch file: the key under which the state dict lies. Found by itself under the usual names. */
+  readonly key?: string | undefined;
 }
 
-/** A model from tensors that come without a description. */
-export function buildModel(runtime: Runtime, checkpoint: Checkpoint, config: ModelConfig): Model {
-  checkTensors(checkpoint, modelParameters(config));
-  return new Model(config, new Weights(runtime, checkpoint.tensors));
+/**
+ * Reads a checkpoint, safetensors or PyTorch. What it is, it says itself, or its shapes tell (see `Model.assumptions`), or
+ * the caller says. The file's bytes are kept, not copied: parameters go to the device when a plan first needs them.
+ *
+ * @throws CheckpointError if the file is damaged, or does not hold the tensors of a model
+ */
+export function loadModel(runtime: Runtime, file: ArrayBuffer | Uint8Array, options: LoadOptions = {}): Model {
+  return buildModel(runtime, readCheckpoint(file, options), options.config);
+}
+
+/** A model from tensors in memory. @param config what they are, if the checkpoint does not tell */
+export function buildModel(runtime: Runtime, checkpoint: Checkpoint, config?: ModelConfig): Model {
+  return openModel(runtime, { ...tensorsInMemory(checkpoint.tensors), metadata: checkpoint.metadata }, config);
+}
+
+/**
+ * A model from a checkpoint whose values are read when they are needed, and once: a file on disk, or a stream.
+ *
+ * @param file it belongs to the model from now on, and is closed with it
+ */
+export function openModel(
+  runtime: Runtime,
+  file: TensorSource & { readonly metadata: ReadonlyMap<string, string> },
+  config?: ModelConfig,
+): Model {
+  const tensors = foldScales(file);
+  const found = config ? { config, assumptions: [] } : configOf({ tensors, metadata: file.metadata });
+  checkModel(tensors, found.config);
+  const weights = new Weights(runtime, { ...file, tensors });
+  return new Model(found.config, weights, found.assumptions);
 }

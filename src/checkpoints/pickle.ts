@@ -5,7 +5,8 @@
  * functions in `GLOBALS`; any other name is refused before anything could be called. Nothing in a file is ever executed.
  */
 import { CheckpointError } from '../runtime/errors.ts';
-import type { Dtype } from './safetensors.ts';
+import type { Dtype } from './dtypes.ts';
+import { show } from './show.ts';
 
 /** A storage as a pickle names it: its bytes lie elsewhere in the file. */
 export class StorageReference {
@@ -111,15 +112,26 @@ function rebuildTensor([storage, offset, shape, strides]: Value[]): TensorRefere
     !whole(offset) ||
     !wholes(shape) ||
     !wholes(strides) ||
-    shape.length !== strides.length
+    shape.length !== strides.length ||
+    shape.length > MAX_AXES
   ) {
     throw new CheckpointError('the pickle rebuilds a tensor from values that describe none');
   }
   return new TensorReference(storage, offset, shape, strides);
 }
 
-/** Far more values than any checkpoint has, far fewer than would fill a memory. */
-const MAX_STACK = 1_000_000;
+/** Far more values than any checkpoint has, far fewer than would fill a memory: on the stack, and lists and the like. */
+const MAX_VALUES = 1_000_000;
+
+/** PyTorch allows 64. */
+const MAX_AXES = 64;
+
+/** The bytes end before the pickle does. There may be more of them in the file. */
+export class CutOff extends CheckpointError {
+  constructor() {
+    super('the pickle is cut off');
+  }
+}
 
 const MARK = Symbol('mark');
 
@@ -142,20 +154,23 @@ export function unpickle(bytes: Uint8Array, start = 0): Unpickled {
   const stack: (Value | typeof MARK)[] = [];
   const memo = new Map<number, Value>();
   let at = start;
+  let objects = 0;
 
   const fail = (why: string): never => {
     throw new CheckpointError(`byte ${at}: ${why}`);
   };
   const take = (length: number): number => {
-    if (length < 0 || at + length > bytes.byteLength) throw new CheckpointError('the pickle is cut off');
+    if (length < 0 || at + length > bytes.byteLength) throw new CutOff();
     const from = at;
     at += length;
     return from;
   };
   const line = (): string => {
     const end = bytes.indexOf(10, at);
-    if (end < 0) throw new CheckpointError('the pickle is cut off');
-    return text.decode(bytes.subarray(take(end + 1 - at), end));
+    if (end < 0) throw new CutOff();
+    const line = string(end - at);
+    take(1);
+    return line;
   };
   const string = (length: number): string => {
     const from = take(length);
@@ -166,7 +181,9 @@ export function unpickle(bytes: Uint8Array, start = 0): Unpickled {
     }
   };
   const push = (value: Value) => {
-    if (stack.length >= MAX_STACK) fail('the pickle builds more values than a checkpoint has');
+    if (stack.length >= MAX_VALUES || (typeof value === 'object' && ++objects > MAX_VALUES)) {
+      fail('the pickle builds more values than a checkpoint has');
+    }
     stack.push(value);
   };
   const pop = (): Value => {
@@ -185,7 +202,7 @@ export function unpickle(bytes: Uint8Array, start = 0): Unpickled {
   const remember = (index: number) => memo.set(index, top());
   const recall = (index: number) => push(memo.has(index) ? memo.get(index)! : fail(`the pickle never stored ${index}`));
   const named = (name: string) =>
-    push(GLOBALS.get(name) ?? fail(`the pickle names ${name}, which a checkpoint may not`));
+    push(GLOBALS.get(name) ?? fail(`the pickle names ${show(name).slice(1, -1)}, which a checkpoint may not`));
   const setItems = (items: Value[]) => {
     const map = top();
     if (!(map instanceof Map) || items.length % 2 !== 0)
@@ -195,7 +212,7 @@ export function unpickle(bytes: Uint8Array, start = 0): Unpickled {
   const appendAll = (items: Value[]) => {
     const list = top();
     if (!Array.isArray(list)) return fail('the pickle appends to something that is no list');
-    list.push(...items);
+    for (const item of items) list.push(item);
   };
   const long = (length: number) => {
     const from = take(length);
@@ -217,7 +234,7 @@ export function unpickle(bytes: Uint8Array, start = 0): Unpickled {
       case 0x2e: // STOP
         return { value: pop(), end: at };
       case 0x28: // MARK
-        if (stack.length >= MAX_STACK) fail('the pickle builds more values than a checkpoint has');
+        if (stack.length >= MAX_VALUES) fail('the pickle builds more values than a checkpoint has');
         stack.push(MARK);
         break;
       case 0x30: // POP
@@ -329,7 +346,9 @@ export function unpickle(bytes: Uint8Array, start = 0): Unpickled {
       case 0x93: {
         // STACK_GLOBAL
         const name = pop();
-        named(`${String(pop())}.${String(name)}`);
+        const module = pop();
+        if (typeof name !== 'string' || typeof module !== 'string') return fail('the pickle names what is no name');
+        named(`${module}.${name}`);
         break;
       }
       case 0x52: {
@@ -363,9 +382,9 @@ function storageOf(id: Value): StorageReference {
   const [, type, key, , length, view] = id as [string, Global, Value, Value, Value, Value | undefined];
   if (typeof key !== 'string') throw new CheckpointError('the pickle names a storage by something that is no string');
   if (!Number.isSafeInteger(length) || (length as number) < 0) {
-    throw new CheckpointError(`storage ${key} should have a length from 0 on, found ${String(length)}`);
+    throw new CheckpointError(`storage ${show(key)} should have a length from 0 on, found ${show(length)}`);
   }
   if (view !== undefined && view !== null)
-    throw new CheckpointError(`storage ${key} is a view of another, which is not supported`);
+    throw new CheckpointError(`storage ${show(key)} is a view of another, which is not supported`);
   return new StorageReference(type.dtype!, key, length as number);
 }

@@ -1,108 +1,158 @@
 /**
  * @file PyTorch checkpoints: the zip format of torch.save since 1.6, and the one before.
  *
- * Tensors that lie contiguous in their storage are views of the file; others are copied once.
+ * The pickle inside is read by our own machine (pickle.ts) and yields places in the file; values are read later.
  */
 import { CheckpointError } from '../runtime/errors.ts';
-import { StorageReference, TensorReference, unpickle, type Value } from './pickle.ts';
-import { type Checkpoint, type CheckpointTensor, DTYPE_BYTES } from './safetensors.ts';
-import { readZip } from './zip.ts';
+import { DTYPE_BYTES } from './dtypes.ts';
+import { CutOff, StorageReference, TensorReference, type Unpickled, unpickle, type Value } from './pickle.ts';
+import { show } from './show.ts';
+import { type Parser, take } from './source.ts';
+import { type CheckpointIndex, elementCount, locate, type Region, type StoredTensor } from './stored.ts';
+import { indexZip } from './zip.ts';
 
 /** The number that the format before 1.6 begins with, as a pickle of a long integer. */
 const LEGACY_MAGIC = 0x1950a86a20f9469cfc6cn;
 
+/** A pickle is read whole. That of a checkpoint of 100 000 tensors has 30 MB. */
+const MAX_PICKLE_BYTES = 64 * 2 ** 20;
+
 /** Whether a file begins as PyTorch's formats do. A safetensors header may begin with any length, but has its brace. */
-export function looksLikePytorch(bytes: Uint8Array): boolean {
-  return (bytes[0] === 0x50 && bytes[1] === 0x4b) || (bytes[0] === 0x80 && bytes[8] !== 0x7b);
+export function looksLikePytorch(start: Uint8Array): boolean {
+  return (start[0] === 0x50 && start[1] === 0x4b) || (start[0] === 0x80 && start[8] !== 0x7b);
 }
 
 /** Keys under which training scripts keep the weights, the better ones first. */
 const USUAL_KEYS = ['ema', 'ema_state_dict', 'state_dict', 'model_state_dict', 'model', 'net', 'module'];
 
 /**
- * @param key where the state dict lies, if it is not the file itself or under a usual name
+ * Reads what a file holds, not the values.
+ *
+ * @param key where the state dict lies, if it is not the file itself or under a usual name; a path "a.b" for a nested one
  * @throws CheckpointError naming what is wrong; nothing in the file is executed
  */
-export function readPytorch(bytes: Uint8Array, key?: string): Checkpoint {
-  const { value, storages } = bytes[0] === 0x50 ? readArchive(bytes) : readLegacy(bytes);
-  const dict = findStateDict(value, key);
-  const tensors = new Map<string, CheckpointTensor>();
-  const budget = { bytes: Math.max(1 << 16, 2 * bytes.byteLength) };
-  for (const [name, entry] of dict) {
+export function* indexPytorch(size: number, key?: string): Parser<CheckpointIndex> {
+  const start = yield { begin: 0, end: Math.min(size, 2) };
+  const zip = start[0] === 0x50;
+  const { value, regions } = zip ? yield* readArchive(size) : yield* readLegacy(size);
+  const tensors = new Map<string, StoredTensor>();
+  let gathered = 0;
+  for (const [name, entry] of findStateDict(value, key)) {
     if (typeof name !== 'string')
-      throw new CheckpointError(`the state dict has a key that is no string: ${String(name)}`);
-    if (entry instanceof TensorReference) tensors.set(name, materialise(name, entry, storages, budget));
+      throw new CheckpointError(`the state dict has a key that is no string: ${show(name)}`);
+    if (!(entry instanceof TensorReference)) continue;
+    const tensor = place(name, entry, regions(entry.storage));
+    tensors.set(name, tensor);
+    // An axis of stride 0 makes a tensor of any size out of one element; only what a file could hold is believed.
+    if (tensor.strides !== null) gathered += elementCount(tensor.shape) * DTYPE_BYTES[tensor.dtype];
+    if (gathered > Math.max(2 ** 16, 2 * size))
+      throw new CheckpointError(`tensor ${show(name)} [${tensor.shape.join(', ')}] is larger than its file could hold`);
   }
-  return { tensors, metadata: new Map() };
+  return { format: zip ? 'PyTorch zip' : 'PyTorch legacy', tensors, metadata: new Map() };
 }
 
-type Storages = (reference: StorageReference) => Uint8Array;
+type Regions = (reference: StorageReference) => Region;
 
-function readArchive(bytes: Uint8Array): { value: Value; storages: Storages } {
-  const members = readZip(bytes);
+function* readArchive(size: number): Parser<{ value: Value; regions: Regions }> {
+  const members = yield* indexZip(size);
   const pickleName = [...members.keys()].find((name) => name === 'data.pkl' || name.endsWith('/data.pkl'));
   if (pickleName === undefined) throw new CheckpointError('a zip archive, but not one of PyTorch: it has no data.pkl');
   const folder = pickleName.slice(0, -'data.pkl'.length);
   const order = members.get(`${folder}byteorder`);
-  if (order && new TextDecoder().decode(order).trim() !== 'little') {
+  if (order && new TextDecoder().decode(yield* readMember(size, order, 64)).trim() !== 'little') {
     throw new CheckpointError('the checkpoint was written on a big-endian machine, which is not supported');
   }
-  const { value } = unpickle(members.get(pickleName)!);
-  const storages: Storages = ({ key, length, dtype }) => {
-    const data = members.get(`${folder}data/${key}`);
-    if (!data) throw new CheckpointError(`the archive lacks the storage ${folder}data/${key}`);
+  const { value } = unpickle(yield* readMember(size, members.get(pickleName)!, MAX_PICKLE_BYTES));
+  const regions: Regions = ({ key, length, dtype }) => {
+    const region = members.get(`${folder}data/${key}`);
+    if (!region) throw new CheckpointError(`the archive lacks the storage ${show(`${folder}data/${key}`)}`);
     const wanted = length * DTYPE_BYTES[dtype];
-    if (data.byteLength < wanted) {
+    if (region.size < wanted) {
       throw new CheckpointError(
-        `storage ${key} should hold ${length} ${dtype} (${wanted} bytes), found ${data.byteLength} bytes`,
+        `storage ${show(key)} should hold ${length} ${dtype} (${wanted} bytes), found ${region.size} bytes`,
       );
     }
-    return data.subarray(0, wanted);
+    return region;
   };
-  return { value, storages };
+  return { value, regions };
+}
+
+function* readMember(size: number, region: Region, most: number): Parser<Uint8Array> {
+  if (region.size > most) {
+    throw new CheckpointError(`${show(region.name)} has ${region.size} bytes; a checkpoint’s has at most ${most}`);
+  }
+  const begin = yield* locate(size, region);
+  return yield { begin, end: begin + region.size };
 }
 
 /** Magic number, protocol, system, the data, the keys of its storages, then each storage with its length. */
-function readLegacy(bytes: Uint8Array): { value: Value; storages: Storages } {
-  const magic = unpickle(bytes);
-  if (magic.value !== LEGACY_MAGIC) {
+function* readLegacy(size: number): Parser<{ value: Value; regions: Regions }> {
+  const head = new Head(size);
+  const magic = yield* head.unpickle();
+  if (magic !== LEGACY_MAGIC) {
     throw new CheckpointError('a pickle, but not a PyTorch checkpoint: it does not begin with PyTorch’s magic number');
   }
-  const protocol = unpickle(bytes, magic.end);
-  const system = unpickle(bytes, protocol.end);
-  if (system.value instanceof Map && system.value.get('little_endian') === false) {
+  yield* head.unpickle(); // protocol version
+  const system = yield* head.unpickle();
+  if (system instanceof Map && system.get('little_endian') === false) {
     throw new CheckpointError('the checkpoint was written on a big-endian machine, which is not supported');
   }
-  const data = unpickle(bytes, system.end);
-  const keys = unpickle(bytes, data.end);
-  if (!Array.isArray(keys.value)) throw new CheckpointError('the checkpoint has no list of storages');
-  const types = storageTypes(data.value);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const found = new Map<string, { data: Uint8Array; length: number }>();
-  let at = keys.end;
-  for (const key of keys.value) {
-    const type = typeof key === 'string' ? types.get(key) : undefined;
-    if (type === undefined) throw new CheckpointError(`storage ${String(key)} belongs to no tensor`);
-    if (at + 8 > bytes.byteLength) throw new CheckpointError(`the checkpoint is cut off before storage ${String(key)}`);
-    const length = Number(view.getBigInt64(at, true));
-    const size = length * DTYPE_BYTES[type];
-    if (length < 0 || at + 8 + size > bytes.byteLength) {
+  const value = yield* head.unpickle();
+  const keys = yield* head.unpickle();
+  if (!Array.isArray(keys)) throw new CheckpointError('the checkpoint has no list of storages');
+  const references = storageReferences(value);
+  const found = new Map<string, Region>();
+  let at = head.at;
+  for (const key of keys) {
+    const reference = typeof key === 'string' ? references.get(key) : undefined;
+    if (reference === undefined) throw new CheckpointError(`storage ${show(key)} belongs to no tensor`);
+    const bytes = reference.length * DTYPE_BYTES[reference.dtype];
+    const name = `storage ${show(key)}`;
+    if (!(at + 8 + bytes <= size)) {
       throw new CheckpointError(
-        `the checkpoint is cut off inside storage ${String(key)}: it should have ${length} ${type}`,
+        `the checkpoint is cut off inside ${name}: it should have ${reference.length} ${reference.dtype}`,
       );
     }
-    found.set(key as string, { data: bytes.subarray(at + 8, at + 8 + size), length });
-    at += 8 + size;
+    found.set(reference.key, { at, header: 'legacy', size: bytes, elements: reference.length, name });
+    at += 8 + bytes;
   }
-  const storages: Storages = ({ key, length }) => {
-    const storage = found.get(key);
-    if (!storage) throw new CheckpointError(`the checkpoint lacks storage ${key}`);
-    if (storage.length < length) {
-      throw new CheckpointError(`storage ${key} should hold ${length} elements, found ${storage.length}`);
+  const regions: Regions = ({ key, length, dtype }) => {
+    const region = found.get(key);
+    if (!region) throw new CheckpointError(`the checkpoint lacks storage ${show(key)}`);
+    if (region.size < length * DTYPE_BYTES[dtype]) {
+      throw new CheckpointError(`storage ${show(key)} should hold ${length} ${dtype}, found ${region.size} bytes`);
     }
-    return storage.data;
+    return region;
   };
-  return { value: data.value, storages };
+  return { value, regions };
+}
+
+/** The pickles at the beginning of a legacy file, whose lengths nobody tells: read on until they end. */
+class Head {
+  readonly #size: number;
+  #bytes = new Uint8Array(0);
+  at = 0;
+
+  constructor(size: number) {
+    this.#size = size;
+  }
+
+  *unpickle(): Parser<Value> {
+    for (;;) {
+      const read = this.#bytes.byteLength;
+      try {
+        if (read > 0) {
+          const { value, end }: Unpickled = unpickle(this.#bytes, this.at);
+          this.at = end;
+          return value;
+        }
+      } catch (error) {
+        if (!(error instanceof CutOff) || read === Math.min(this.#size, MAX_PICKLE_BYTES)) throw error;
+      }
+      const length = Math.min(this.#size, MAX_PICKLE_BYTES, Math.max(2 ** 18, 4 * read));
+      this.#bytes = (yield* take(this.#size, 0, length, 'its pickles')) as Uint8Array<ArrayBuffer>;
+    }
+  }
 }
 
 /** Walks plain data without recursion: a file may nest as deep as it likes. */
@@ -118,77 +168,84 @@ function* walk(value: Value): Generator<Value> {
   }
 }
 
-function storageTypes(value: Value): Map<string, StorageReference['dtype']> {
-  const types = new Map<string, StorageReference['dtype']>();
+function storageReferences(value: Value): Map<string, StorageReference> {
+  const references = new Map<string, StorageReference>();
   for (const part of walk(value)) {
     const storage = part instanceof TensorReference ? part.storage : part instanceof StorageReference ? part : null;
-    if (storage) types.set(storage.key, storage.dtype);
+    if (storage) references.set(storage.key, storage);
   }
-  return types;
+  return references;
 }
 
-const holdsTensors = (value: Value | undefined): value is Map<Value, Value> =>
-  value instanceof Map && [...value.values()].some((entry) => entry instanceof TensorReference);
+const holdsTensors = (value: Value | undefined): value is Map<Value, Value> => {
+  if (!(value instanceof Map)) return false;
+  for (const entry of value.values()) if (entry instanceof TensorReference) return true;
+  return false;
+};
 
 function findStateDict(value: Value, key: string | undefined): Map<Value, Value> {
   if (key !== undefined) {
-    const wanted = value instanceof Map ? value.get(key) : undefined;
+    const wanted = at(value, key);
     if (holdsTensors(wanted)) return wanted;
-    throw new CheckpointError(`the checkpoint has no state dict under "${key}"${keysOf(value)}`);
+    throw new CheckpointError(`the checkpoint has no state dict under ${show(key)}${keysOf(value)}`);
   }
   if (holdsTensors(value)) return value;
-  if (value instanceof Map) {
-    for (const usual of USUAL_KEYS) {
-      const inner = value.get(usual);
-      if (holdsTensors(inner)) return inner;
-    }
+  for (const usual of USUAL_KEYS) {
+    const inner = at(value, usual);
+    if (holdsTensors(inner)) return inner;
+  }
+  const nested = nestedDicts(value);
+  if (nested.length === 1) return nested[0]!.dict;
+  if (nested.length > 1) {
+    const paths = nested.map(({ path }) => show(path)).slice(0, 8);
+    throw new CheckpointError(
+      `the checkpoint holds several state dicts, under ${paths.join(', ')}; say which by its key`,
+    );
   }
   throw new CheckpointError(`the checkpoint holds no state dict${keysOf(value)}`);
 }
 
-const keysOf = (value: Value): string =>
-  value instanceof Map ? `; its keys are ${[...value.keys()].slice(0, 8).map(String).join(', ')}` : '';
+/** What lies under a key, or under a path of keys with dots between. */
+function at(value: Value, key: string): Value | undefined {
+  if (!(value instanceof Map)) return undefined;
+  if (value.has(key)) return value.get(key);
+  return key.split('.').reduce<Value | undefined>((v, part) => (v instanceof Map ? v.get(part) : undefined), value);
+}
 
-/** A tensor's values in row-major order: a view where they lie so, else a copy within the file's own order of size. */
-function materialise(
-  name: string,
-  tensor: TensorReference,
-  storages: Storages,
-  budget: { bytes: number },
-): CheckpointTensor {
+/** Dictionaries with tensors inside dictionaries, three levels deep at most. */
+function nestedDicts(value: Value): { path: string; dict: Map<Value, Value> }[] {
+  const found: { path: string; dict: Map<Value, Value> }[] = [];
+  const look = (inner: Value, path: readonly string[]) => {
+    if (holdsTensors(inner)) found.push({ path: path.join('.'), dict: inner });
+    else if (inner instanceof Map && path.length < 3) {
+      for (const [key, next] of inner as Map<Value, Value>) if (typeof key === 'string') look(next, [...path, key]);
+    }
+  };
+  look(value, []);
+  return found;
+}
+
+const keysOf = (value: Value): string =>
+  value instanceof Map ? `; its keys are ${[...value.keys()].slice(0, 8).map(show).join(', ')}` : '';
+
+/** Checks that a tensor lies within its storage. */
+function place(name: string, tensor: TensorReference, region: Region): StoredTensor {
   const { storage, offset, shape, strides } = tensor;
-  const data = storages(storage);
-  const size = DTYPE_BYTES[storage.dtype];
-  const count = shape.reduce((a, b) => a * b, 1);
-  const last = count === 0 ? -1 : shape.reduce((sum, length, axis) => sum + (length - 1) * strides[axis]!, offset);
-  if (!Number.isSafeInteger(last) || (last + 1) * size > data.byteLength || offset * size > data.byteLength) {
+  const { dtype } = storage;
+  const size = DTYPE_BYTES[dtype];
+  const count = elementCount(shape);
+  const end =
+    count === 0 ? offset : shape.reduce((sum, length, axis) => sum + (length - 1) * strides[axis]!, offset) + 1;
+  if (!Number.isSafeInteger(count) || !Number.isSafeInteger(end) || end > storage.length || end * size > region.size) {
     throw new CheckpointError(
-      `tensor ${name} [${shape.join(', ')}] reaches past its storage of ${storage.length} elements`,
+      `tensor ${show(name)} [${shape.join(', ')}] reaches past its storage of ${storage.length} elements`,
     );
   }
-  const { dtype } = storage;
   let expected = 1;
   const contiguous = [...shape.keys()].reverse().every((axis) => {
     const fits = shape[axis] === 1 || strides[axis] === expected;
     expected *= shape[axis]!;
     return fits;
   });
-  if (contiguous || count === 0) return { dtype, shape, bytes: data.subarray(offset * size, (offset + count) * size) };
-
-  budget.bytes -= count * size;
-  if (budget.bytes < 0)
-    throw new CheckpointError(`tensor ${name} [${shape.join(', ')}] is larger than its file could hold`);
-  const bytes = new Uint8Array(count * size);
-  const index = new Array<number>(shape.length).fill(0);
-  let from = offset;
-  for (let i = 0; i < count; i++) {
-    bytes.set(data.subarray(from * size, (from + 1) * size), i * size);
-    for (let axis = shape.length - 1; axis >= 0; axis--) {
-      from += strides[axis]!;
-      if (++index[axis]! < shape[axis]!) break;
-      from -= strides[axis]! * shape[axis]!;
-      index[axis] = 0;
-    }
-  }
-  return { dtype, shape, bytes };
+  return { dtype, shape, region, offset: offset * size, strides: contiguous || count === 0 ? null : strides };
 }

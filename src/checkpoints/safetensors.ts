@@ -6,25 +6,10 @@
  * no hole, no byte left over, no name twice. It never copies a tensor.
  */
 import { CheckpointError } from '../runtime/errors.ts';
-
-/** Bytes of one element. */
-export const DTYPE_BYTES = {
-  F64: 8,
-  F32: 4,
-  F16: 2,
-  BF16: 2,
-  I64: 8,
-  I32: 4,
-  I16: 2,
-  I8: 1,
-  U64: 8,
-  U32: 4,
-  U16: 2,
-  U8: 1,
-  BOOL: 1,
-} as const;
-
-export type Dtype = keyof typeof DTYPE_BYTES;
+import { DTYPE_BYTES, type Dtype, numbersOf } from './dtypes.ts';
+import { show } from './show.ts';
+import { type Parser, parseBytes } from './source.ts';
+import { type CheckpointIndex, readStored, type StoredTensor, type TensorInfo, tensorBytes } from './stored.ts';
 
 export interface CheckpointTensor {
   readonly dtype: Dtype;
@@ -47,49 +32,66 @@ const MAX_HEADER_BYTES = 100_000_000;
  */
 export function readSafetensors(file: ArrayBuffer | Uint8Array): Checkpoint {
   const bytes = file instanceof Uint8Array ? file : new Uint8Array(file);
-  if (bytes.byteLength < 8) {
-    throw new CheckpointError(
-      `not a safetensors file: ${bytes.byteLength} bytes, shorter than the 8-byte header length`,
-    );
+  return readIndexed(bytes, parseBytes(bytes, indexSafetensors(bytes.byteLength)));
+}
+
+/** All tensors of a file in memory: views of it wherever they can be. */
+export function readIndexed(bytes: Uint8Array, { tensors, metadata }: CheckpointIndex): Checkpoint {
+  const size = bytes.byteLength;
+  const read = (tensor: StoredTensor): CheckpointTensor => ({
+    dtype: tensor.dtype,
+    shape: tensor.shape,
+    bytes: parseBytes(bytes, readStored(size, tensor)),
+  });
+  return { tensors: new Map([...tensors].map(([name, tensor]) => [name, read(tensor)])), metadata };
+}
+
+/** Reads and checks the header alone. */
+export function* indexSafetensors(size: number): Parser<CheckpointIndex> {
+  if (size < 8) {
+    throw new CheckpointError(`not a checkpoint: ${size} bytes, shorter than the 8-byte header length of safetensors`);
   }
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const headerLength = view.getBigUint64(0, true);
-  if (headerLength < 2n || headerLength > BigInt(Math.min(MAX_HEADER_BYTES, bytes.byteLength - 8))) {
-    throw new CheckpointError(describeForeign(bytes, headerLength));
+  const start = yield { begin: 0, end: Math.min(size, 64) };
+  const headerLength = new DataView(start.buffer, start.byteOffset, 8).getBigUint64(0, true);
+  if (headerLength < 2n || headerLength > BigInt(Math.min(MAX_HEADER_BYTES, size - 8))) {
+    throw new CheckpointError(describeForeign(start, headerLength, size));
   }
   const dataStart = 8 + Number(headerLength);
-  const header = parseHeader(bytes.subarray(8, dataStart));
-  const data = bytes.subarray(dataStart);
+  const dataBytes = size - dataStart;
+  const { entries, fraction } = parseHeader(yield { begin: 8, end: dataStart });
 
   const metadata = new Map<string, string>();
-  const tensors = new Map<string, CheckpointTensor>();
+  const tensors = new Map<string, StoredTensor>();
   const ranges: { name: string; begin: number; end: number }[] = [];
-  for (const [name, entry] of header) {
+  for (const [name, entry] of entries) {
     if (name === '__metadata__') {
       readMetadata(entry, metadata);
       continue;
     }
-    const { dtype, shape, begin, end } = readEntry(name, entry, data.byteLength);
+    const { dtype, shape, begin, end } = readEntry(name, entry, dataBytes);
     ranges.push({ name, begin, end });
-    tensors.set(name, { dtype, shape, bytes: data.subarray(begin, end) });
+    const region = { at: dataStart + begin, header: 'none', size: end - begin, elements: 0, name } as const;
+    tensors.set(name, { dtype, shape, region, offset: 0, strides: null });
   }
-  checkCoverage(ranges, data.byteLength);
-  return { tensors, metadata };
+  if (fraction >= 0)
+    throw new CheckpointError(`the safetensors header has a number with a fraction at character ${fraction}`);
+  checkCoverage(ranges, dataBytes);
+  return { format: 'safetensors', tensors, metadata };
 }
 
-function describeForeign(bytes: Uint8Array, headerLength: bigint): string {
+function describeForeign(bytes: Uint8Array, headerLength: bigint, size: number): string {
   const start = new TextDecoder('latin1').decode(bytes.subarray(0, 40));
   if (start.startsWith('version https://git-lfs')) {
     return 'this is a Git LFS pointer, not the file itself; fetch the file with "git lfs pull"';
   }
   if (start.startsWith('PK')) return 'this is a zip archive, not a safetensors file';
-  return `not a safetensors file, or cut off: it announces a header of ${headerLength} bytes and has ${bytes.byteLength} bytes`;
+  return `not a safetensors file nor one of PyTorch, or cut off: as safetensors it announces a header of ${headerLength} bytes and has ${size} bytes`;
 }
 
-function parseHeader(bytes: Uint8Array): Map<string, unknown> {
+function parseHeader(bytes: Uint8Array): { entries: Map<string, unknown>; fraction: number } {
   let text: string;
   try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
     throw new CheckpointError('the safetensors header is not UTF-8 text');
   }
@@ -102,26 +104,36 @@ function parseHeader(bytes: Uint8Array): Map<string, unknown> {
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) {
     throw new CheckpointError('the safetensors header is not a JSON object');
   }
-  const header = new Map(Object.entries(parsed));
-  const keys = topLevelKeys(text);
-  if (keys.length !== header.size) {
-    const twice = keys.find((key, i) => keys.indexOf(key) !== i);
-    throw new CheckpointError(`the safetensors header names ${JSON.stringify(twice)} twice`);
-  }
-  return header;
+  if (!text.startsWith('{')) throw new CheckpointError('the safetensors header does not begin with its brace');
+  return { entries: new Map(Object.entries(parsed)), fraction: checkText(text) };
 }
 
-/** Keys of a JSON object as they stand in the text, repetitions included: JSON.parse would drop all but the last. */
-function topLevelKeys(json: string): string[] {
-  const keys: string[] = [];
-  let depth = 0;
-  for (const match of json.matchAll(/"(?:[^"\\]|\\.)*"(\s*:)?|[{}[\]]/gs)) {
-    const token = match[0];
-    if (token === '{' || token === '[') depth++;
-    else if (token === '}' || token === ']') depth--;
-    else if (depth === 1 && match[1] !== undefined) keys.push(JSON.parse(token.slice(0, -match[1].length)) as string);
+/**
+ * What JSON.parse lets pass: a key twice in one object, of which it keeps the last, and 4.0 for the integer 4.
+ *
+ * @returns where the first number with a fraction stands, or -1
+ */
+function checkText(json: string): number {
+  const open: Set<string>[] = [];
+  const colon = /\s*:/y;
+  let fraction = -1;
+  for (let at = 0; at < json.length; at++) {
+    const character = json[at]!;
+    if (character === '{') open.push(new Set());
+    else if (character === '}') open.pop();
+    else if (character === '.' && fraction < 0) fraction = at;
+    else if (character === '"') {
+      const start = at;
+      for (at++; json[at] !== '"'; at++) if (json[at] === '\\') at++;
+      colon.lastIndex = at + 1;
+      if (!colon.test(json)) continue;
+      const key = JSON.parse(json.slice(start, at + 1)) as string;
+      const keys = open.at(-1)!;
+      if (keys.has(key)) throw new CheckpointError(`the safetensors header names ${show(key)} twice`);
+      keys.add(key);
+    }
   }
-  return keys;
+  return fraction;
 }
 
 function readMetadata(entry: unknown, metadata: Map<string, string>): void {
@@ -135,19 +147,17 @@ function readMetadata(entry: unknown, metadata: Map<string, string>): void {
 }
 
 function readEntry(name: string, entry: unknown, dataBytes: number) {
-  const { dtype, shape, data_offsets: offsets } = (entry ?? {}) as Record<string, unknown>;
+  const { dtype, shape, data_offsets: offsets } = Object(entry) as Record<string, unknown>;
   const whole = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
-  const where = `tensor ${JSON.stringify(name)}`;
+  const where = `tensor ${show(name)}`;
   if (typeof dtype !== 'string' || !Object.hasOwn(DTYPE_BYTES, dtype)) {
-    throw new CheckpointError(
-      `${where} has dtype ${JSON.stringify(dtype)}; known are ${Object.keys(DTYPE_BYTES).join(', ')}`,
-    );
+    throw new CheckpointError(`${where} has dtype ${show(dtype)}; known are ${Object.keys(DTYPE_BYTES).join(', ')}`);
   }
   if (!Array.isArray(shape) || !shape.every(whole)) {
-    throw new CheckpointError(`${where} has shape ${JSON.stringify(shape)}; expected non-negative integers`);
+    throw new CheckpointError(`${where} has shape ${show(shape)}; expected non-negative integers`);
   }
   if (!Array.isArray(offsets) || offsets.length !== 2 || !offsets.every(whole) || offsets[0]! > offsets[1]!) {
-    throw new CheckpointError(`${where} has data_offsets ${JSON.stringify(offsets)}; expected [begin, end]`);
+    throw new CheckpointError(`${where} has data_offsets ${show(offsets)}; expected [begin, end]`);
   }
   const [begin, end] = offsets as [number, number];
   if (end > dataBytes) {
@@ -156,10 +166,9 @@ function readEntry(name: string, entry: unknown, dataBytes: number) {
     );
   }
   const expected = (shape as number[]).reduce((a, b) => a * b, DTYPE_BYTES[dtype as Dtype]);
-  if (expected !== end - begin) {
-    throw new CheckpointError(
-      `${where}: ${dtype} ${JSON.stringify(shape)} takes ${expected} bytes, found ${end - begin}`,
-    );
+  const longest = (shape as number[]).reduce((a, b) => a * Math.max(1, b), 8);
+  if (!Number.isSafeInteger(longest) || expected !== end - begin) {
+    throw new CheckpointError(`${where}: ${dtype} ${show(shape)} takes ${expected} bytes, found ${end - begin}`);
   }
   return { dtype: dtype as Dtype, shape: shape as number[], begin, end };
 }
@@ -169,7 +178,7 @@ function checkCoverage(ranges: { name: string; begin: number; end: number }[], d
   for (const { name, begin, end } of ranges.sort((a, b) => a.begin - b.begin || a.end - b.end)) {
     if (begin !== at) {
       const what = begin < at ? 'overlaps the tensor before it' : `leaves ${begin - at} bytes unused before it`;
-      throw new CheckpointError(`tensor ${JSON.stringify(name)} ${what}`);
+      throw new CheckpointError(`tensor ${show(name)} ${what}`);
     }
     at = end;
   }
@@ -177,57 +186,7 @@ function checkCoverage(ranges: { name: string; begin: number; end: number }[], d
 }
 
 /** Values of a tensor as numbers. 64-bit integers must be within 2^53. */
-export function toNumbers({ dtype, bytes }: CheckpointTensor): Float64Array {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const size = DTYPE_BYTES[dtype];
-  return Float64Array.from({ length: bytes.byteLength / size }, (_, i) => readValue(view, dtype, i * size));
-}
-
-function readValue(view: DataView, dtype: Dtype, at: number): number {
-  switch (dtype) {
-    case 'F64':
-      return view.getFloat64(at, true);
-    case 'F32':
-      return view.getFloat32(at, true);
-    case 'F16':
-      return halfToNumber(view.getUint16(at, true));
-    case 'BF16':
-      return bfloat16ToNumber(view.getUint16(at, true));
-    case 'I64':
-      return Number(view.getBigInt64(at, true));
-    case 'U64':
-      return Number(view.getBigUint64(at, true));
-    case 'I32':
-      return view.getInt32(at, true);
-    case 'U32':
-      return view.getUint32(at, true);
-    case 'I16':
-      return view.getInt16(at, true);
-    case 'U16':
-      return view.getUint16(at, true);
-    case 'I8':
-      return view.getInt8(at);
-    case 'U8':
-    case 'BOOL':
-      return view.getUint8(at);
-  }
-}
-
-/** IEEE 754 binary16 to number. */
-export function halfToNumber(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 31;
-  const fraction = bits & 1023;
-  if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-  return sign * (exponent === 0 ? fraction * 2 ** -24 : (1 + fraction / 1024) * 2 ** (exponent - 15));
-}
-
-const scratch = new DataView(new ArrayBuffer(4));
-
-export function bfloat16ToNumber(bits: number): number {
-  scratch.setUint32(0, bits << 16);
-  return scratch.getFloat32(0);
-}
+export const toNumbers = ({ dtype, bytes }: CheckpointTensor): Float64Array => numbersOf(dtype, bytes);
 
 /** A tensor to be written. */
 export interface TensorToWrite {
@@ -241,26 +200,45 @@ export function writeSafetensors(
   tensors: Readonly<Record<string, TensorToWrite>>,
   metadata: Readonly<Record<string, string>> = {},
 ): Uint8Array {
-  const entries = Object.entries(tensors).sort(([, a], [, b]) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype]);
-  const header: Record<string, unknown> = {};
-  if (Object.keys(metadata).length > 0) header['__metadata__'] = metadata;
-  let size = 0;
-  for (const [name, { dtype, shape, data }] of entries) {
-    const expected = shape.reduce((a, b) => a * b, DTYPE_BYTES[dtype]);
-    if (expected !== data.byteLength)
-      throw new RangeError(`${name}: expected ${expected} bytes, found ${data.byteLength}`);
-    header[name] = { dtype, shape, data_offsets: [size, size + expected] };
-    size += expected;
+  for (const [name, tensor] of Object.entries(tensors)) {
+    const expected = tensorBytes(tensor);
+    if (expected !== tensor.data.byteLength)
+      throw new RangeError(`${name}: expected ${expected} bytes, found ${tensor.data.byteLength}`);
   }
-  const text = new TextEncoder().encode(JSON.stringify(header));
-  const padded = Math.ceil(text.byteLength / 8) * 8;
-  const file = new Uint8Array(8 + padded + size).fill(0x20, 8, 8 + padded);
-  new DataView(file.buffer).setBigUint64(0, BigInt(padded), true);
-  file.set(text, 8);
-  let at = 8 + padded;
-  for (const [, { data }] of entries) {
+  const { header, order, size } = safetensorsHeader(new Map(Object.entries(tensors)), metadata);
+  const file = new Uint8Array(header.byteLength + size);
+  file.set(header);
+  let at = header.byteLength;
+  for (const [, { data }] of order) {
     file.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), at);
     at += data.byteLength;
   }
   return file;
+}
+
+/**
+ * The beginning of a safetensors file: the length and the header, padded with spaces to a multiple of 8.
+ *
+ * @returns also the order in which the data must follow, wider types first, and their bytes
+ */
+export function safetensorsHeader<T extends TensorInfo>(
+  tensors: ReadonlyMap<string, T>,
+  metadata: Readonly<Record<string, string>> = {},
+): { header: Uint8Array; order: [name: string, tensor: T][]; size: number } {
+  const order = [...tensors].sort(([, a], [, b]) => DTYPE_BYTES[b.dtype] - DTYPE_BYTES[a.dtype]);
+  const entries: [string, unknown][] = Object.keys(metadata).length > 0 ? [['__metadata__', metadata]] : [];
+  let size = 0;
+  for (const [name, tensor] of order) {
+    const end = size + tensorBytes(tensor);
+    entries.push([name, { dtype: tensor.dtype, shape: tensor.shape, data_offsets: [size, end] }]);
+    size = end;
+  }
+  // Not an object of these: a tensor may be called __proto__.
+  const json = `{${entries.map(([name, entry]) => `${JSON.stringify(name)}:${JSON.stringify(entry)}`).join(',')}}`;
+  const text = new TextEncoder().encode(json);
+  const padded = Math.ceil(text.byteLength / 8) * 8;
+  const header = new Uint8Array(8 + padded).fill(0x20, 8);
+  new DataView(header.buffer).setBigUint64(0, BigInt(padded), true);
+  header.set(text, 8);
+  return { header, order, size };
 }

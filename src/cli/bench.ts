@@ -6,8 +6,9 @@ import { requestNodeDevice } from '../node/device.ts';
 import { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
 import { numberOption, type OptionTable, readArguments } from './arguments.ts';
+import { readModel } from './checkpoint_files.ts';
 import { describeAdapterLine } from './console.ts';
-import { checkWritable, readModel, shippedWeights, writeWhole } from './files.ts';
+import { checkWritable, shippedWeights, writeWhole } from './files.ts';
 
 const OPTIONS = {
   batch: { type: 'string', value: 'N', help: 'pictures at once', default: '10' },
@@ -35,8 +36,8 @@ export async function bench(argv: readonly string[]): Promise<number> {
   const found = await requestNodeDevice(options.adapter);
   console.error(describeAdapterLine(found));
   const runtime = new Runtime(found.device);
-  const unet = readModel(runtime, shippedWeights('fashion-mnist-unet.safetensors'));
-  const classifier = readModel(runtime, shippedWeights('fashion-mnist-classifier.safetensors'));
+  const unet = await readModel(runtime, shippedWeights('fashion-mnist-unet.safetensors'));
+  const classifier = await readModel(runtime, shippedWeights('fashion-mnist-classifier.safetensors'));
   if (!unet.isUNet() || !classifier.isClassifier())
     throw new Error('the shipped checkpoints are not what they should be');
   const report = await benchGuidedStep(runtime, unet, classifier, batch);

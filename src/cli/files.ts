@@ -4,9 +4,7 @@
 import { accessSync, constants, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { loadModel, type Model } from '../checkpoints/model.ts';
 import { readSafetensors } from '../checkpoints/safetensors.ts';
-import type { Runtime } from '../runtime/device.ts';
 import { CheckpointError, OptionError } from '../runtime/errors.ts';
 
 /** A file shipped in `weights/`, wherever the package is installed. */
@@ -25,18 +23,18 @@ export function readInput(path: string, what: string): Buffer {
 }
 
 /** Names the file in whatever is wrong with it. */
-function naming<T>(path: string, read: () => T): T {
+export function naming<T>(path: string, read: () => T): T {
+  const named = (error: unknown) =>
+    error instanceof CheckpointError ? new CheckpointError(`${path}: ${error.message}`, { cause: error }) : error;
   try {
-    return read();
+    const result = read();
+    if (!(result instanceof Promise)) return result;
+    return result.catch((error) => {
+      throw named(error);
+    }) as T;
   } catch (error) {
-    if (error instanceof CheckpointError) throw new CheckpointError(`${path}: ${error.message}`, { cause: error });
-    throw error;
+    throw named(error);
   }
-}
-
-export function readModel(runtime: Runtime, path: string): Model {
-  const bytes = readInput(path, 'checkpoint');
-  return naming(path, () => loadModel(runtime, bytes));
 }
 
 export function readTensors(path: string, what: string) {

@@ -9,10 +9,11 @@ import { requestNodeDevice } from '../node/device.ts';
 import { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
 import { readArguments } from './arguments.ts';
+import { readModel } from './checkpoint_files.ts';
 import { classNames, readLabels } from './classes.ts';
 import { describeAdapterLine, duration, Progress } from './console.ts';
 import { drawSheet } from './contact_sheet.ts';
-import { checkWritable, readModel, readTensors, shippedWeights, writeWhole } from './files.ts';
+import { checkWritable, readTensors, shippedWeights, writeWhole } from './files.ts';
 import { OPTIONS, type Options, readSettings, type Settings, scaleOf, sheetName } from './generate_settings.ts';
 import { readMask, readPictures } from './pictures.ts';
 import { encodePng } from './png.ts';
@@ -36,9 +37,9 @@ export async function generate(argv: readonly string[]): Promise<number> {
   const found = await requestNodeDevice(options.adapter);
   console.error(describeAdapterLine(found));
   const runtime = new Runtime(found.device);
-  const unet = readModel(runtime, options.model ?? shippedWeights('fashion-mnist-unet.safetensors'));
-  const upsampler = options.upsampler === undefined ? null : readUpsampler(runtime, options.upsampler, unet);
-  const guidance = readGuidance(runtime, options, settings);
+  const unet = await ownModel(runtime, options.model, 'fashion-mnist-unet.safetensors', options.flags);
+  const upsampler = options.upsampler === undefined ? null : await readUpsampler(runtime, options, unet);
+  const guidance = await readGuidance(runtime, options, settings);
   const names = classNames(unet, guidance);
   const start = readStart(options, settings, unet);
   const labels = readLabels(options.class, names, options.count === undefined ? start.count : Number(options.count));
@@ -123,8 +124,13 @@ async function run(runtime: Runtime, what: string, options: SampleOptions) {
   return { result, secondsPerStep };
 }
 
-function readUpsampler(runtime: Runtime, path: string, unet: Model): Model {
-  const model = readModel(runtime, path);
+/** A model the user names, or a shipped one, which describes itself. */
+const ownModel = (runtime: Runtime, path: string | undefined, shipped: string, flags: string | undefined) =>
+  path === undefined ? readModel(runtime, shippedWeights(shipped)) : readModel(runtime, path, flags);
+
+async function readUpsampler(runtime: Runtime, options: Options, unet: Model): Promise<Model> {
+  const path = options.upsampler!;
+  const model = await readModel(runtime, path, options['upsampler-flags']);
   if (!model.isSuperResolution()) {
     throw new OptionError(`--upsampler needs a super-resolution model, ${path} is a ${model.config.kind}`);
   }
@@ -153,13 +159,14 @@ function enlarge(
   });
 }
 
-function readGuidance(runtime: Runtime, options: Options, settings: Settings): Guidance {
+async function readGuidance(runtime: Runtime, options: Options, settings: Settings): Promise<Guidance> {
   const { guidance, conditional, convention, at, filter } = settings;
   if (guidance === 'free') return classifierFreeGuidance({ convention });
   if (guidance === 'none') return noGuidance({ conditional });
-  const path = options.classifier ?? shippedWeights('fashion-mnist-classifier.safetensors');
-  const classifier = readModel(runtime, path);
-  if (!classifier.isClassifier()) throw new OptionError(`--classifier needs a classifier, ${path} is a U-Net`);
+  const classifier = await ownModel(runtime, options.classifier, 'fashion-mnist-classifier.safetensors', options.flags);
+  if (!classifier.isClassifier()) {
+    throw new OptionError(`--classifier needs a classifier, ${options.classifier} is a U-Net`);
+  }
   return classifierGuidance(classifier, { conditional, at, filter });
 }
 

@@ -63,6 +63,13 @@ export const OPTIONS = {
   'upsampler-steps': { type: 'string', value: 'N', help: 'denoising steps of the upsampler (as --steps)' },
   model: { type: 'string', value: 'FILE', help: 'U-Net checkpoint (the shipped one)' },
   classifier: { type: 'string', value: 'FILE', help: 'classifier checkpoint (the shipped one)' },
+  flags: {
+    type: 'string',
+    anyText: true,
+    value: 'FLAGS',
+    help: 'what --model and --classifier are, in guided-diffusion’s flags, where they do not say',
+  },
+  'upsampler-flags': { type: 'string', anyText: true, value: 'FLAGS', help: 'the same for --upsampler' },
   out: { type: 'string', value: 'FILE.png', help: 'the contact sheet (a name made of the settings, in out/)' },
   raw: { type: 'string', value: 'FILE', help: 'writes samples and labels as a safetensors file too' },
   'check-finite': { type: 'boolean', help: 'names the first layer and step that yields NaN or infinity; slow' },

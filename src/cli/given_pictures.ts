@@ -8,13 +8,15 @@ import { requestNodeDevice } from '../node/device.ts';
 import { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
 import { numberOption, type OptionTable } from './arguments.ts';
+import { readModel } from './checkpoint_files.ts';
 import { classNames, readLabels } from './classes.ts';
 import { describeAdapterLine } from './console.ts';
-import { readModel, shippedWeights } from './files.ts';
+import { shippedWeights } from './files.ts';
 import { readPictures } from './pictures.ts';
 
 export const PICTURE_OPTIONS = {
   model: { type: 'string', value: 'FILE', help: 'U-Net checkpoint (the shipped one)' },
+  flags: { type: 'string', anyText: true, value: 'FLAGS', help: 'what --model is, where it does not say' },
   conditional: { type: 'boolean', help: 'the U-Net sees the classes: those of --class, or else of the file' },
   class: {
     type: 'string',
@@ -34,6 +36,7 @@ export const PICTURE_OPTIONS = {
 
 interface PictureOptions {
   readonly model: string | undefined;
+  readonly flags: string | undefined;
   readonly conditional: boolean;
   readonly class: string[] | undefined;
   readonly steps: string | undefined;
@@ -63,7 +66,8 @@ export async function openPictures(positionals: readonly string[], command: stri
   const found = await requestNodeDevice(options.adapter);
   console.error(describeAdapterLine(found));
   const runtime = new Runtime(found.device);
-  const unet = readModel(runtime, options.model ?? shippedWeights('fashion-mnist-unet.safetensors'));
+  const modelPath = options.model ?? shippedWeights('fashion-mnist-unet.safetensors');
+  const unet = await readModel(runtime, modelPath, options.model === undefined ? undefined : options.flags);
   const guidance = noGuidance({ conditional: options.conditional });
   const names = classNames(unet, guidance);
   if (!unet.isUNet()) throw new OptionError('--model needs a U-Net');

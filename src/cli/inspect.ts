@@ -2,7 +2,9 @@
  * @file `inspect`: what a checkpoint, or a line of guided-diffusion's flags, describes, and what it would take to run it.
  * Nothing is sent to a device; none is needed.
  */
-import { type ModelConfig, readConfig } from '../checkpoints/config.ts';
+import type { ModelConfig } from '../checkpoints/config.ts';
+import { type Description, describeCheckpoint } from '../checkpoints/describe.ts';
+import { configFromFlags } from '../checkpoints/fit.ts';
 import { parseFlags } from '../checkpoints/flags.ts';
 import {
   type LayerSummary,
@@ -15,7 +17,7 @@ import {
 import { OptionError } from '../runtime/errors.ts';
 import { describeShape } from '../runtime/resources.ts';
 import { numberOption, type OptionTable, readArguments } from './arguments.ts';
-import { readTensors } from './files.ts';
+import { openCheckpointFile } from './checkpoint_files.ts';
 
 const OPTIONS = {
   flags: {
@@ -28,6 +30,7 @@ const OPTIONS = {
   height: { type: 'string', value: 'H', help: 'of the pictures (the model’s image_size)' },
   width: { type: 'string', value: 'W', help: 'of the pictures (the model’s image_size)' },
   target: { type: 'string', value: 'KIND', help: 'gpu or cpu: which adapter the plan is for', default: 'gpu' },
+  tensors: { type: 'boolean', help: 'lists every tensor of the file' },
   json: { type: 'boolean', help: 'prints one JSON object' },
 } as const satisfies OptionTable;
 
@@ -58,12 +61,56 @@ export async function inspect(argv: readonly string[]): Promise<number> {
     ...size('width'),
     target: { adapter: options.target, slowCompiler: false },
   } as const;
-  const configs = path === undefined ? configsOf(options.flags!) : [readConfig(readTensors(path, 'checkpoint'))];
+  const file = path === undefined ? null : await describeFile(path, options.flags);
+  const configs = file ? (file.model ? [file.model.config] : []) : configsOf(options.flags!);
   const models = configs.map((config) => summarize(config, settings));
   const step = stepOf(configs, settings);
-  if (options.json) process.stdout.write(`${JSON.stringify({ models, step })}\n`);
-  else process.stdout.write([...models.map((model) => modelText(model, settings.batch)), stepText(step)].join('\n'));
+  if (options.json) process.stdout.write(`${JSON.stringify({ file, models, step })}\n`);
+  else {
+    const parts = [
+      ...(file ? [fileText(path!, file, options.tensors)] : []),
+      ...models.map((model) => modelText(model, settings.batch)),
+      stepText(step),
+    ];
+    process.stdout.write(`${parts.join('\n').trimEnd()}\n`);
+  }
   return 0;
+}
+
+async function describeFile(path: string, flags: string | undefined): Promise<Description> {
+  const file = await openCheckpointFile(path);
+  try {
+    return describeCheckpoint(file, flags === undefined ? null : configFromFlags(parseFlags(flags), file.tensors));
+  } finally {
+    await file.close();
+  }
+}
+
+const ORIGINS = {
+  metadata: 'as the file’s metadata say',
+  shapes: 'as the names and shapes of its tensors tell',
+  given: 'as the flags say',
+} as const;
+
+function fileText(path: string, file: Description, listed: boolean): string {
+  const { format, tensors, parameters, storage, metadata, model, problem } = file;
+  const lines = [
+    `${path}: ${format}, ${bytes(file.bytes)}; ${tensors.length} tensors, ${parameters.toLocaleString('en')} numbers`,
+    ...storage.map(({ dtype, tensors: some, bytes: size }) => `  ${dtype}: ${some} tensors, ${bytes(size)}`),
+    ...Object.entries(metadata).map(([key, value]) => `  ${key}: ${value.slice(0, 200)}`),
+    ...(listed ? tensors.map(({ name, dtype, shape }) => `  ${name} ${dtype} [${shape.join(', ')}]`) : []),
+  ];
+  if (problem !== null) lines.push(`Not a model that can be run: ${problem}`);
+  if (model) {
+    lines.push(`Known ${ORIGINS[model.from]}.`);
+    for (const { argument, assumed, reason, flag } of model.assumptions) {
+      lines.push(
+        `  Assumed: ${argument} ${JSON.stringify(assumed)}, ${reason}${flag === '' ? '' : `; ${flag} says otherwise`}.`,
+      );
+    }
+    lines.push(...model.needs.map((need) => `  To make pictures it needs ${need}.`));
+  }
+  return `${lines.join('\n')}\n`;
 }
 
 function configsOf(text: string): ModelConfig[] {

@@ -5,6 +5,7 @@
 import { PilotwaveError } from '../runtime/errors.ts';
 import { type CommandHelp, helpText } from './arguments.ts';
 import { bench, benchHelp } from './bench.ts';
+import { convert, convertHelp } from './convert.ts';
 import { generate, generateHelp } from './generate.ts';
 import { inspect, inspectHelp } from './inspect.ts';
 import { invert, invertHelp } from './invert.ts';
@@ -23,6 +24,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   invert: { help: invertHelp, run: invert },
   inspect: { help: inspectHelp, run: inspect },
   bench: { help: benchHelp, run: bench },
+  convert: { help: convertHelp, run: convert },
   verify: { help: verifyHelp, run: verify },
 };
 

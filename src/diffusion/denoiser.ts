@@ -293,7 +293,9 @@ export class Stepper {
 
   /** Submits the models alone, each picture at its own timestep, given as the model is told it. */
   async predict(timesteps: readonly number[], signal?: AbortSignal): Promise<void> {
-    for (const { tensor } of this.#step.timesteps) this.#write(tensor, timestepEmbedding(timesteps, tensor.shape.c));
+    for (const { tensor, shift } of this.#step.timesteps) {
+      this.#write(tensor, timestepEmbedding(timesteps, tensor.shape.c, 10000, shift));
+    }
     await this.plans[0]!.run(signal);
   }
 
@@ -301,9 +303,10 @@ export class Stepper {
   #prepare(settings: RunSettings, t: number, next: number): void {
     const { process, clipDenoised, dynamicThreshold, seed, firstImage } = settings;
     const { timesteps, uniforms } = this.#step;
-    for (const { tensor, of } of timesteps) {
+    for (const { tensor, of, shift } of timesteps) {
       const told = modelTimestep(process, Math.max(0, of === 'current' ? t : next));
-      this.#write(tensor, timestepEmbedding(Array<number>(tensor.shape.n).fill(told), tensor.shape.c));
+      const all = Array<number>(tensor.shape.n).fill(told);
+      this.#write(tensor, timestepEmbedding(all, tensor.shape.c, 10000, shift));
     }
     const factors = startCoefficients(process, t);
     const limit = clipDenoised && dynamicThreshold === null ? 1 : NO_LIMIT;

@@ -76,6 +76,8 @@ export interface TimestepInput {
   readonly tensor: Activation;
   /** The timestep the step starts from, or the one it leads to. */
   readonly of: 'current' | 'next';
+  /** `frequency_shift` of the model that it goes into. */
+  readonly shift: 0 | 1;
 }
 
 /** The graph or graphs of a step, and everything in them that the host sets or reads. */
@@ -219,7 +221,7 @@ function appendModel(graph: Graph, settings: StepSettings, x: Activation, timest
   const passes = guidance.kind === 'free' ? 2 : 1;
   const images = shape.n * passes;
   const tensor = graph.input('timesteps', vector(images, args.model_channels));
-  timesteps.push({ tensor, of: 'current' });
+  timesteps.push({ tensor, of: 'current', shift: args.frequency_shift ?? 0 });
   const labels = args.num_classes === null ? null : graph.inputArray('labels', images);
   const twice = (t: Activation) => (passes === 1 ? t : repeat(graph, t, passes));
   const b = { graph, weights: model.weights };
@@ -258,7 +260,7 @@ class ClassifierGuide {
     const args = model.config.model;
     const { n } = this.#shape;
     const timesteps = graph.input('classifier timesteps', vector(n, args.model_channels));
-    this.#timesteps.push({ tensor: timesteps, of });
+    this.#timesteps.push({ tensor: timesteps, of, shift: args.frequency_shift ?? 0 });
     this.labels = graph.inputArray('classifier labels', n);
     graph.persistent.add(this.#scale);
     const b = { graph, weights: model.weights };

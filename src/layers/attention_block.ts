@@ -17,6 +17,8 @@ export interface AttentionBlock {
   readonly order: attention.QkvOrder;
   /** y is divided by sqrt(2), so that its variance is that of its parts. */
   readonly rescale: boolean;
+  /** Of the norm; 1e-5 if absent. */
+  readonly eps?: number | undefined;
 }
 
 /** guided-diffusion's choice of heads: by width where `numHeadChannels` is not -1, else by number. */
@@ -28,8 +30,8 @@ export function headCount(channels: number, numHeads: number, numHeadChannels: n
   return channels / numHeadChannels;
 }
 
-const layers = ({ channels }: AttentionBlock) => ({
-  norm: groupNorm.normalization(channels, false),
+const layers = ({ channels, eps }: AttentionBlock) => ({
+  norm: groupNorm.normalization(channels, false, eps),
   qkv: { in: channels, out: 3 * channels, taps: 1 } as const,
   proj: { in: channels, out: channels, taps: 1 } as const,
 });

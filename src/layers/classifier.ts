@@ -53,7 +53,7 @@ function blocks(args: ClassifierArguments) {
   const features = all.reduce((sum, block) => sum + block.channels, 0);
   return {
     all,
-    norm: groupNorm.normalization(middle.channels, true),
+    norm: groupNorm.normalization(middle.channels, true, args.norm_eps),
     attention: {
       size: Math.floor(args.image_size / factor),
       channels: middle.channels,

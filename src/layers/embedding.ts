@@ -12,14 +12,20 @@ import type { Builder } from './builder.ts';
  * column where `dim` is odd. Computed in double precision: in float32 it is off by 4e-5 near t = 1000.
  *
  * @param timesteps may be fractional
+ * @param shift taken off `half` in the frequencies: 1 in the models of Ho et al. 2020
  * @returns [timesteps.length, dim]
  */
-export function timestepEmbedding(timesteps: readonly number[], dim: number, maxPeriod = 10000): Float32Array {
+export function timestepEmbedding(
+  timesteps: readonly number[],
+  dim: number,
+  maxPeriod = 10000,
+  shift = 0,
+): Float32Array {
   const half = Math.floor(dim / 2);
   const result = new Float32Array(timesteps.length * dim);
   timesteps.forEach((t, row) => {
     for (let i = 0; i < half; i++) {
-      const angle = t * Math.exp((-Math.log(maxPeriod) * i) / half);
+      const angle = t * Math.exp((-Math.log(maxPeriod) * i) / (half - shift));
       result[row * dim + i] = Math.cos(angle);
       result[row * dim + half + i] = Math.sin(angle);
     }

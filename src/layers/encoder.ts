@@ -12,7 +12,7 @@ import * as conv2d from './conv2d.ts';
 import { silu } from './elementwise.ts';
 import * as linear from './linear.ts';
 import * as resBlock from './res_block.ts';
-import { downsample, upsample } from './resample.ts';
+import { downsample, upsample, window } from './resample.ts';
 
 /** One layer inside a block of a model. */
 export type Layer =
@@ -20,7 +20,8 @@ export type Layer =
   | { readonly kind: 'res'; readonly name: string; readonly spec: resBlock.ResBlock }
   | { readonly kind: 'attention'; readonly name: string; readonly spec: attentionBlock.AttentionBlock }
   /** Resampling outside a residual block; with a convolution where `spec` is given. */
-  | { readonly kind: 'up' | 'down'; readonly name: string; readonly spec: conv2d.Conv2d | null };
+  | { readonly kind: 'up'; readonly name: string; readonly spec: conv2d.Conv2d | null }
+  | { readonly kind: 'down'; readonly name: string; readonly spec: conv2d.Conv2d | null; readonly padding: 0 | 1 };
 
 /** One entry of `input_blocks`, `middle_block` or `output_blocks`. */
 export interface Block {
@@ -48,6 +49,15 @@ export interface EncoderArguments {
   readonly use_new_attention_order: boolean;
   /** Residuals are scaled by 1 / sqrt(2), an ablation of the paper (table 1); no released model uses it. */
   readonly rescale_residual: boolean;
+  /** Added to variances in norms; guided-diffusion's 1e-5 if absent. */
+  readonly norm_eps?: number;
+  /**
+   * Zeros before and behind the image in downsampling convolutions: guided-diffusion's 1, or 0 for none before it and one
+   * row and column behind it, as the models of Ho et al. 2020 have it. 1 if absent.
+   */
+  readonly downsample_padding?: 0 | 1;
+  /** Timestep frequencies are exp(-ln(10^4) * i / (half - shift)); guided-diffusion's 0 if absent. */
+  readonly frequency_shift?: 0 | 1;
 }
 
 /** Width of a level: truncated, as the original does. */
@@ -64,7 +74,17 @@ export function resLayer(
 ): Layer {
   const scaleShift = args.use_scale_shift_norm;
   const rescale = args.rescale_residual;
-  const spec = { channels, out, embedding: embeddingChannels(args), scaleShift, resample, convSkip: false, rescale };
+  const eps = args.norm_eps;
+  const spec = {
+    channels,
+    out,
+    embedding: embeddingChannels(args),
+    scaleShift,
+    resample,
+    convSkip: false,
+    rescale,
+    eps,
+  };
   return { kind: 'res', name, spec };
 }
 
@@ -78,7 +98,13 @@ export function attentionLayer(
   return {
     kind: 'attention',
     name,
-    spec: { channels, heads, order: args.use_new_attention_order ? 'new' : 'legacy', rescale: args.rescale_residual },
+    spec: {
+      channels,
+      heads,
+      order: args.use_new_attention_order ? 'new' : 'legacy',
+      rescale: args.rescale_residual,
+      eps: args.norm_eps,
+    },
   };
 }
 
@@ -118,6 +144,7 @@ export function encoderBlocks(args: EncoderArguments): Encoder {
             kind: 'down',
             name: `${name}.0`,
             spec: args.conv_resample ? { in: channels, out: channels, kernel: 3, stride: 2 } : null,
+            padding: args.downsample_padding ?? 1,
           },
     ]);
   });
@@ -208,6 +235,18 @@ function layerForward(
       return layer.spec ? conv2d.forward(b, layer.spec, `${name}.conv`, large) : large;
     }
     case 'down':
-      return layer.spec ? conv2d.forward(b, layer.spec, `${name}.op`, x) : downsample(b.graph, x);
+      if (!layer.spec) return downsample(b.graph, x);
+      return layer.padding === 1 ? conv2d.forward(b, layer.spec, `${name}.op`, x) : unpadded(b, layer.spec, name, x);
   }
+}
+
+/**
+ * The downsampling convolution whose windows begin at the even pixels, where the padded one's begin a pixel before: the
+ * same on the image a pixel further in, without its first row and column.
+ */
+function unpadded(b: Builder, spec: conv2d.Conv2d, name: string, x: Activation): Activation {
+  const { h, w } = x.shape;
+  const inner = window(b.graph, x, { height: h + 2, width: w + 2, top: -1, left: -1 });
+  const y = conv2d.forward(b, spec, `${name}.op`, inner);
+  return window(b.graph, y, { height: h >> 1, width: w >> 1, top: 1, left: 1 });
 }

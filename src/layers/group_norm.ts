@@ -28,11 +28,11 @@ export interface GroupNorm {
   readonly silu: boolean;
 }
 
-/** guided-diffusion's `normalization`: 32 groups, eps 1e-5. */
-export const normalization = (channels: number, silu: boolean): GroupNorm => ({
+/** guided-diffusion's `normalization`: 32 groups, eps 1e-5 unless a model says otherwise. */
+export const normalization = (channels: number, silu: boolean, eps = 1e-5): GroupNorm => ({
   channels,
   groups: 32,
-  eps: 1e-5,
+  eps,
   silu,
 });
 

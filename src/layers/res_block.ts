@@ -25,13 +25,15 @@ export interface ResBlock {
   readonly convSkip: boolean;
   /** y is divided by sqrt(2), so that its variance is that of its parts. */
   readonly rescale: boolean;
+  /** Of the norms; 1e-5 if absent. */
+  readonly eps?: number | undefined;
 }
 
-const layers = ({ channels, embedding, out, scaleShift, convSkip }: ResBlock) => ({
-  inNorm: groupNorm.normalization(channels, true),
+const layers = ({ channels, embedding, out, scaleShift, convSkip, eps }: ResBlock) => ({
+  inNorm: groupNorm.normalization(channels, true, eps),
   inConv: { in: channels, out, kernel: 3, stride: 1 } as const,
   projection: { in: embedding, out: scaleShift ? 2 * out : out, taps: 0 } as const,
-  outNorm: groupNorm.normalization(out, true),
+  outNorm: groupNorm.normalization(out, true, eps),
   outConv: { in: out, out, kernel: 3, stride: 1 } as const,
   skip: out === channels ? null : ({ in: channels, out, kernel: convSkip ? 3 : 1, stride: 1 } as const),
 });

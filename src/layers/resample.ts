@@ -9,6 +9,7 @@ import blockSum from '../../shaders/resample/block_sum.wgsl';
 import meanPixelsShader from '../../shaders/resample/mean_pixels.wgsl';
 import meanPixelsBackward from '../../shaders/resample/mean_pixels_backward.wgsl';
 import nearestUp from '../../shaders/resample/nearest_up.wgsl';
+import windowShader from '../../shaders/resample/window.wgsl';
 import type { Graph } from '../runtime/graph.ts';
 import { type Activation, quads, type Shape } from '../runtime/resources.ts';
 import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
@@ -29,6 +30,19 @@ export function downsample(graph: Graph, x: Activation): Activation {
 /** [N, C, H, W] to [N, C, height, width], bilinear with half-pixel centres. */
 export function bilinear(graph: Graph, x: Activation, height: number, width: number): Activation {
   return resample(graph, 'bilinear', x, { ...x.shape, h: height, w: width }, interpolate, collect);
+}
+
+/**
+ * [N, C, H, W] to [N, C, height, width]: y[oy, ox] = x[oy + top, ox + left], zero beyond the image. Crops and pads.
+ *
+ * @param top may be negative, as `left`
+ */
+export function window(
+  graph: Graph,
+  x: Activation,
+  { height, width, top, left }: { height: number; width: number; top: number; left: number },
+): Activation {
+  return resample(graph, 'window', x, { ...x.shape, h: height, w: width }, shift(top, left), shift(-top, -left));
 }
 
 /** One dispatch from `x` to `y`. */
@@ -85,6 +99,11 @@ const down =
   (FACTOR: number): Kernel =>
   (x, y) =>
     kernelCall(blockSum, { bind: { x, y }, sizes: { ...sizes(x.shape, y.shape), FACTOR }, ...perQuad(x, y) });
+
+const shift =
+  (TOP: number, LEFT: number): Kernel =>
+  (x, y) =>
+    kernelCall(windowShader, { bind: { x, y }, sizes: { ...sizes(x.shape, y.shape), TOP, LEFT }, ...perQuad(x, y) });
 
 const interpolate: Kernel = (x, y) =>
   kernelCall(bilinearShader, { bind: { x, y }, sizes: sizes(x.shape, y.shape), ...perQuad(x, y) });

@@ -86,7 +86,7 @@ function blocks(args: UNetArguments) {
     input,
     middle,
     output,
-    norm: groupNorm.normalization(channels, true),
+    norm: groupNorm.normalization(channels, true, args.norm_eps),
     conv: { in: channels, out: args.out_channels, kernel: 3, stride: 1 } as const,
   };
 }

@@ -6,7 +6,9 @@
  * plans of a model.
  */
 import packMatrix from '../../shaders/weights/pack_matrix.wgsl';
-import { type CheckpointTensor, toNumbers } from '../checkpoints/safetensors.ts';
+import { numbersOf } from '../checkpoints/dtypes.ts';
+import type { CheckpointTensor } from '../checkpoints/safetensors.ts';
+import { type TensorInfo, tensorBytes } from '../checkpoints/stored.ts';
 import type { Runtime } from './device.ts';
 import { DeviceError } from './errors.ts';
 import { type Binding, type BoundCall, runOnce } from './pipelines.ts';
@@ -136,30 +138,49 @@ export class WeightShapes {
   }
 }
 
-/** Raw bytes that may wait on the device at once. */
-const MAX_UPLOAD_BYTES = 256 * 2 ** 20;
-
-const FORMATS = { F32: 0, F16: 1, BF16: 2 } as const;
-
-/** A tensor in one of the formats that the packing kernel reads; the others become float32 here. */
-function packable(tensor: CheckpointTensor): CheckpointTensor {
-  if (Object.hasOwn(FORMATS, tensor.dtype)) return tensor;
-  return { ...tensor, dtype: 'F32', bytes: new Uint8Array(Float32Array.from(toNumbers(tensor)).buffer) };
+/**
+ * Where parameters come from: a checkpoint in memory, on disk, or on its way through the network. `tensors` is in the order
+ * in which they arrive, and they are asked for in that order, so that a stream is read once.
+ */
+export interface TensorSource {
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+  /** A tensor's values, little-endian, row-major. */
+  read(name: string): Promise<Uint8Array>;
+  /** The same into memory that is there already, of the tensor's length. */
+  readInto(name: string, target: Uint8Array): Promise<void>;
+  close?(): Promise<void>;
 }
+
+/** Tensors in memory as a source. */
+export function tensorsInMemory(tensors: ReadonlyMap<string, CheckpointTensor>): TensorSource {
+  const bytesOf = (name: string) => tensors.get(name)!.bytes;
+  return {
+    tensors,
+    read: async (name) => bytesOf(name),
+    readInto: async (name, target) => target.set(bytesOf(name)),
+  };
+}
+
+/** Raw bytes that may wait on the device at once. */
+const MAX_UPLOAD_BYTES = 64 * 2 ** 20;
+
+/** Stored formats that the packing kernel reads. Others become float32 on the way. */
+const FORMATS: Readonly<Record<string, number>> = { F32: 0, F16: 1, BF16: 2, I8: 3 };
 
 /** A model's parameters on a device. */
 export class Weights extends WeightShapes {
   readonly #runtime: Runtime;
-  readonly #tensors: ReadonlyMap<string, CheckpointTensor>;
+  readonly #source: TensorSource;
   readonly #packed = new Map<string, Binding>();
   readonly #buffers: GPUBuffer[] = [];
   #pending: Promise<unknown> = Promise.resolve();
   #bytes = 0;
 
-  constructor(runtime: Runtime, tensors: ReadonlyMap<string, CheckpointTensor>) {
+  constructor(runtime: Runtime, source: TensorSource | ReadonlyMap<string, CheckpointTensor>) {
+    const tensors = source instanceof Map ? source : (source as TensorSource).tensors;
     super(new Map([...tensors].map(([name, tensor]) => [name, tensor.shape])));
     this.#runtime = runtime;
-    this.#tensors = tensors;
+    this.#source = source instanceof Map ? tensorsInMemory(source) : (source as TensorSource);
   }
 
   /** Bytes of packed parameters on the device. */
@@ -186,14 +207,33 @@ export class Weights extends WeightShapes {
     const missing = new Map(wanted.filter((w) => !this.#packed.has(w.key)).map((w) => [w.key, w]));
     if (missing.size === 0) return;
     const places = this.#place([...missing.values()]);
+    const order = new Map([...this.#source.tensors.keys()].map((name, i) => [name, i]));
+    const position = ({ packing }: PackedWeights) => Math.min(...packing.names.map((name) => order.get(name) ?? 0));
+    const inOrder = [...places].sort(([a], [b]) => position(a) - position(b));
     const uploads = new Uploads(this.#runtime);
-    for (const [weights, place] of places) {
-      if (weights.packing.layout === 'rows') this.#writeRows(weights, place);
-      else this.#packMatrix(weights, place, uploads);
-      if (uploads.bytes > MAX_UPLOAD_BYTES) await uploads.flush();
+    try {
+      for (const [weights, place] of inOrder) {
+        this.#runtime.assertAlive();
+        if (weights.packing.layout === 'rows') await this.#writeRows(weights, place);
+        else await this.#packMatrix(weights, place, uploads);
+        if (uploads.bytes > MAX_UPLOAD_BYTES) await uploads.flush();
+      }
+      await uploads.flush();
+    } catch (error) {
+      uploads.dispose();
+      this.#forget(places.values());
+      throw error;
     }
-    await uploads.flush();
     for (const [weights, place] of places) this.#packed.set(weights.key, place);
+  }
+
+  /** Frees the buffers of a packing that failed. */
+  #forget(places: Iterable<Binding>): void {
+    for (const buffer of new Set([...places].map((place) => place.buffer))) {
+      this.#buffers.splice(this.#buffers.indexOf(buffer), 1);
+      this.#bytes -= buffer.size;
+      this.#runtime.buffers.destroy(buffer);
+    }
   }
 
   /** Lays requests out in as few buffers as the limits allow. */
@@ -226,20 +266,24 @@ export class Weights extends WeightShapes {
     return places;
   }
 
-  #stored(name: string): CheckpointTensor {
-    const tensor = this.#tensors.get(name);
+  #info(name: string): TensorInfo {
+    const tensor = this.#source.tensors.get(name);
     if (!tensor) throw new Error(`the model has no parameter ${name}`);
     return tensor;
   }
 
-  #writeRows(weights: PackedWeights, place: Binding): void {
+  async #numbers(name: string): Promise<Float64Array> {
+    return numbersOf(this.#info(name).dtype, await this.#source.read(name));
+  }
+
+  async #writeRows(weights: PackedWeights, place: Binding): Promise<void> {
     const packing = weights.packing;
     if (packing.layout !== 'rows') return;
     const data = new Float32Array(weights.bytes / 4);
     let at = 0;
     for (const name of packing.names) {
-      const values = toNumbers(this.#stored(name));
-      const shape = this.#stored(name).shape;
+      const values = await this.#numbers(name);
+      const { shape } = this.#info(name);
       if (packing.map) {
         packing.map.forEach((from, to) => {
           if (from >= 0) data[to] = values[from]!;
@@ -260,34 +304,38 @@ export class Weights extends WeightShapes {
     this.#runtime.device.queue.writeBuffer(place.buffer, place.offset, data);
   }
 
-  #packMatrix(weights: PackedWeights, place: Binding, uploads: Uploads): void {
+  async #packMatrix(weights: PackedWeights, place: Binding, uploads: Uploads): Promise<void> {
     const packing = weights.packing;
     if (packing.layout !== 'matrix') return;
-    const map = (channels: ChannelMap | null) =>
-      channels && uploads.add('channel map', new Uint8Array(channels.buffer, channels.byteOffset, channels.byteLength));
+    const map = (channels: ChannelMap | null) => channels && uploads.add('channel map', bytesOf(channels));
     const outMap = map(packing.transpose ? packing.inMap : packing.outMap);
     const inMap = map(packing.transpose ? packing.outMap : packing.inMap);
 
     let quadsBefore = 0;
     for (const name of packing.names) {
-      const tensor = this.#stored(name);
-      const stored = packable(tensor);
+      const tensor = this.#info(name);
+      const direct = Object.hasOwn(FORMATS, tensor.dtype);
+      const raw = direct
+        ? await uploads.fill(name, tensorBytes(tensor), (target) => this.#source.readInto(name, target))
+        : uploads.add(name, bytesOf(Float32Array.from(await this.#numbers(name))));
+      const scales = tensor.scale === undefined ? null : uploads.add(tensor.scale, await this.#scales(tensor));
       const [rows, columns] = tensor.shape as [number, number];
       const outs = packing.names.length > 1 ? rows : packing.outs;
       const blocks = quads(outs) * packing.taps * quads(packing.ins);
       const rowStride = columns * packing.taps;
       const call = kernelCall(packMatrix, {
-        bind: { raw: null, out_map: null, in_map: null, blocks: null },
+        bind: { raw: null, out_map: null, in_map: null, scales: null, blocks: null },
         sizes: {
           OUTS: outs,
           INS: packing.ins,
           TAPS: packing.taps,
           OUT_STRIDE: packing.transpose ? packing.taps : rowStride,
           IN_STRIDE: packing.transpose ? rowStride : packing.taps,
+          ROW: rowStride,
           FIRST_BLOCK: quadsBefore * packing.taps * quads(packing.ins),
         },
         switches: {
-          FORMAT: FORMATS[stored.dtype as keyof typeof FORMATS],
+          FORMAT: direct ? FORMATS[tensor.dtype]! : FORMATS['F32']!,
           FLIP: packing.flip,
           OUT_MAPPED: outMap !== null,
           IN_MAPPED: inMap !== null,
@@ -295,12 +343,20 @@ export class Weights extends WeightShapes {
         grid: lineGrid(blocks, 64),
         cost: { flops: 0, bytes: blocks * 128 },
       });
-      uploads.pack(call, { raw: uploads.add(name, stored.bytes), out_map: outMap, in_map: inMap, blocks: place });
+      uploads.pack(call, { raw, out_map: outMap, in_map: inMap, scales, blocks: place });
       quadsBefore += quads(outs);
     }
   }
 
+  /** The factors of an int8 tensor, as float32. */
+  async #scales({ scale, shape }: TensorInfo): Promise<Uint8Array> {
+    const values = await this.#numbers(scale!);
+    if (values.length !== shape[0]) throw new Error(`${scale} should have ${shape[0]} factors, found ${values.length}`);
+    return bytesOf(Float32Array.from(values));
+  }
+
   dispose(): void {
+    this.#source.close?.().catch(() => {}); // nothing is read any more, so nothing is lost
     for (const buffer of this.#buffers) this.#runtime.buffers.destroy(buffer);
     this.#buffers.length = 0;
     this.#packed.clear();
@@ -308,11 +364,15 @@ export class Weights extends WeightShapes {
   }
 }
 
+const bytesOf = (view: ArrayBufferView): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+
 /** Raw checkpoint bytes on their way through the packing kernel: freed as soon as the GPU has read them. */
 class Uploads {
   readonly #runtime: Runtime;
   #buffers: GPUBuffer[] = [];
   #calls: BoundCall[] = [];
+  /** Tensors that wait already: one that is packed in two ways is uploaded once. */
+  #waiting = new Map<string, Binding>();
   bytes = 0;
 
   constructor(runtime: Runtime) {
@@ -320,13 +380,32 @@ class Uploads {
   }
 
   add(label: string, bytes: Uint8Array): Binding {
-    const size = Math.max(16, Math.ceil(bytes.byteLength / 4) * 4);
+    const { binding, target } = this.#buffer(label, bytes.byteLength);
+    target.set(bytes);
+    binding.buffer.unmap();
+    return binding;
+  }
+
+  /** Lets `write` put bytes straight into memory that goes to the device. */
+  async fill(name: string, length: number, write: (target: Uint8Array) => Promise<void>): Promise<Binding> {
+    const there = this.#waiting.get(name);
+    if (there) return there;
+    const { binding, target } = this.#buffer(name, length);
+    await write(target);
+    binding.buffer.unmap();
+    this.#waiting.set(name, binding);
+    return binding;
+  }
+
+  #buffer(label: string, length: number): { binding: Binding; target: Uint8Array } {
+    const size = Math.max(16, Math.ceil(length / 4) * 4);
     const buffer = this.#runtime.buffers.create(label, size, GPUBufferUsage.STORAGE, true);
-    new Uint8Array(buffer.getMappedRange()).set(bytes);
-    buffer.unmap();
     this.#buffers.push(buffer);
     this.bytes += size;
-    return { buffer, offset: 0, size };
+    return {
+      binding: { buffer, offset: 0, size },
+      target: new Uint8Array(buffer.getMappedRange()).subarray(0, length),
+    };
   }
 
   pack(call: KernelCall, bindings: BoundCall['bindings']): void {
@@ -337,10 +416,15 @@ class Uploads {
     try {
       await runOnce(this.#runtime, this.#calls);
     } finally {
-      for (const buffer of this.#buffers) this.#runtime.buffers.destroy(buffer);
-      this.#buffers = [];
-      this.#calls = [];
-      this.bytes = 0;
+      this.dispose();
     }
+  }
+
+  dispose(): void {
+    for (const buffer of this.#buffers) this.#runtime.buffers.destroy(buffer);
+    this.#buffers = [];
+    this.#calls = [];
+    this.#waiting.clear();
+    this.bytes = 0;
   }
 }

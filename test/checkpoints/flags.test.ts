@@ -141,6 +141,11 @@ describe('a line of flags', () => {
     ['--channel_mult 0.5,1', /--channel_mult should be whole numbers/],
     ['--noise_schedule sigmoid', /--noise_schedule should be linear or cosine/],
     ['--classifier_pool max', /--classifier_pool should be attention or adaptive or spatial or spatial_v2/],
+    [
+      '--num_channels 100',
+      /these flags make no model: level 0 has 100 channels \(1 times 100\); its norms need a multiple of 32/,
+    ],
+    ['--num_head_channels 96', /level 3 has 512 channels .* do not divide into heads of 96/],
     ['--channel_mult "1,2', /a quote is not closed/],
   ])('%s is refused', (text, message) => {
     const read = () => {

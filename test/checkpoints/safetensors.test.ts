@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
-import { halfToNumber, readSafetensors, toNumbers, writeSafetensors } from '../../src/checkpoints/safetensors.ts';
+import { halfOfFloat, halfToNumber } from '../../src/checkpoints/dtypes.ts';
+import { readSafetensors, toNumbers, writeSafetensors } from '../../src/checkpoints/safetensors.ts';
 import { CheckpointError } from '../../src/runtime/errors.ts';
 import { UNET_FILE } from '../models.ts';
 
@@ -69,6 +70,23 @@ describe('reading', () => {
     expect([halfToNumber(0x7c00), halfToNumber(0xfc00)]).toEqual([Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY]);
     expect(halfToNumber(0x7c01)).toBeNaN();
   });
+
+  test('numbers to halves: every half comes back, and what lies between goes to the nearer, ties to even', () => {
+    const values = Array.from({ length: 0x7c00 }, (_, bits) => halfToNumber(bits));
+    expect(values.findIndex((value, bits) => halfOfFloat(value) !== bits)).toBe(-1);
+    expect(values.findIndex((value, bits) => halfOfFloat(-value) !== (bits | 0x8000))).toBe(-1);
+    const wrong = values.slice(1).findIndex((value, i) => {
+      const middle = (values[i]! + value) / 2;
+      const even = i % 2 === 0 ? i : i + 1;
+      const [below, above] = [Math.fround(middle * (1 - 2 ** -23)), Math.fround(middle * (1 + 2 ** -23))];
+      return halfOfFloat(middle) !== even || halfOfFloat(below) !== i || halfOfFloat(above) !== i + 1;
+    });
+    expect(wrong).toBe(-1);
+    expect([65519.99, 65520, Number.POSITIVE_INFINITY, -1e30, 1e-30].map(halfOfFloat)).toEqual([
+      0x7bff, 0x7c00, 0x7c00, 0xfc00, 0,
+    ]);
+    expect(halfToNumber(halfOfFloat(Number.NaN))).toBeNaN();
+  });
 });
 
 describe('refusing', () => {
@@ -116,6 +134,23 @@ describe('refusing', () => {
     ['a hole', file({ a: tensor(4, 8) }, data), /leaves 4 bytes unused/],
     ['bytes left over', file({ a: tensor(0, 4) }, data), /4 bytes follow/],
     ['metadata that are no strings', file({ __metadata__: { a: 1 } }), /__metadata__.a is not a string/],
+    [
+      'an integer with a fraction',
+      file('{"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}}', data),
+      /fraction at/,
+    ],
+    [
+      'a shape that overflows and comes back through zero',
+      file({ a: tensor(0, 0, [2 ** 40, 2 ** 40, 0]), b: tensor(0, 8) }, data),
+      /F32 \[1099511627776,1099511627776,0\] takes 0 bytes/,
+    ],
+    [
+      'a field twice',
+      file('{"a":{"dtype":"F32","dtype":"F32","shape":[2],"data_offsets":[0,8]}}', data),
+      /names "dtype" twice/,
+    ],
+    ['a header that begins with a space', file(' {}'), /does not begin with its brace/],
+    ['a header that begins with a byte order mark', file('\ufeff{}'), /not JSON/],
     ['an entry that is nothing', file('{"a":null}'), /"a" has dtype undefined/],
   ])('%s', (_what, bytes, message) => {
     expect(() => readSafetensors(bytes)).toThrow(CheckpointError);

@@ -23,6 +23,10 @@ describe('options', () => {
 
   test('a negative number is a value', () => {
     expect(readArguments(help, ['--scale', '-1.5']).options.scale).toBe('-1.5');
+    expect(readArguments(help, ['--scale', '--a 1 --b 2', '--json']).options).toMatchObject({
+      scale: '--a 1 --b 2',
+      json: true,
+    });
   });
 
   test.each([
