@@ -1,5 +1,5 @@
 /** @file A web server for tests that serves bytes from memory, and misbehaves on demand. */
-import { createServer, type Server } from 'node:http';
+import { createServer, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
 export interface Served {
@@ -53,7 +53,7 @@ export async function serveFiles(files: Record<string, Served>): Promise<FileSer
       const more = response.write(piece);
       at += piece.length;
       entry.sent += piece.length;
-      if (!more) await new Promise((resolve) => response.once('drain', resolve).once('close', resolve));
+      if (!more) await drained(response);
       if (file.pace !== undefined) await new Promise((resolve) => setTimeout(resolve, 5));
     }
     return entry.sent < size - start ? response.destroy() : response.end();
@@ -71,3 +71,13 @@ export async function serveFiles(files: Record<string, Served>): Promise<FileSer
 }
 
 const rangeStart = (range: string | null): number => Number(/^bytes=(\d+)-/.exec(range ?? '')?.[1] ?? 0);
+
+function drained(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      response.off('drain', done).off('close', done);
+      resolve();
+    };
+    response.on('drain', done).on('close', done);
+  });
+}
