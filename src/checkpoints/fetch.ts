@@ -293,7 +293,7 @@ export async function fetchModel(runtime: Runtime, url: string | URL, options: F
   let model: Model | null = null;
   try {
     const file = await openCheckpoint(source, options);
-    model = openModel(runtime, file, options.config);
+    model = openModel(runtime, file, options.config, options);
     if (options.preload ?? true) {
       await model.weights.pack(demandOf(model.config, { target: runtime.target, weights: model.weights }).packed);
     }
