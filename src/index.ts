@@ -8,8 +8,29 @@
  *   const classifier = loadModel(runtime, await bytesOf('classifier.safetensors'));
  *   const { samples } = await sample(runtime, { unet, guidance: classifierGuidance(classifier), labels: [7], scale: 4 });
  */
+export { type BlobStore, browserCache, CheckpointCache } from './checkpoints/chunk_store.ts';
 export { type ModelConfig, modelParameters } from './checkpoints/config.ts';
-export { type ClassifierModel, loadModel, Model, type UNetModel } from './checkpoints/model.ts';
+export { type Converted, type ConvertOptions, convertCheckpoint, type NumberFormat } from './checkpoints/convert.ts';
+export { type Description, describeCheckpoint } from './checkpoints/describe.ts';
+export { openDiffusers } from './checkpoints/diffusers.ts';
+export {
+  type FetchModelOptions,
+  type FetchOptions,
+  type FetchProgress,
+  fetchModel,
+  openUrl,
+} from './checkpoints/fetch.ts';
+export { type Flags, parseFlags } from './checkpoints/flags.ts';
+export { type Assumption, type Inference, inferConfig } from './checkpoints/infer.ts';
+export {
+  type ClassifierModel,
+  type LoadOptions,
+  loadModel,
+  Model,
+  openModel,
+  type UNetModel,
+} from './checkpoints/model.ts';
+export { type OpenCheckpoint, openCheckpoint, readCheckpoint } from './checkpoints/read.ts';
 export {
   type Checkpoint,
   type CheckpointTensor,
@@ -17,6 +38,8 @@ export {
   type TensorToWrite,
   writeSafetensors,
 } from './checkpoints/safetensors.ts';
+export { openShards } from './checkpoints/shards.ts';
+export { type ByteSource, memorySource } from './checkpoints/source.ts';
 export { type DdimOptions, ddim, ddimReverse } from './diffusion/ddim.ts';
 export { ddpm } from './diffusion/ddpm.ts';
 export { type DenoisedFunction, Denoiser, type DenoiserOptions } from './diffusion/denoiser.ts';

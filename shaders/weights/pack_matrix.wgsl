@@ -6,7 +6,10 @@
 //
 // raw: the checkpoint's own values, float32, float16, bfloat16 or int8 by FORMAT 0, 1, 2, 3. Padding becomes zero. An int8
 // is multiplied by the scale of its row of the stored matrix: value(i) = raw[i] * scales[i / ROW].
-// One invocation a block. Host checks: blocks is large enough for FIRST_BLOCK plus all blocks.
+// STORE 0, 1, 2: a block becomes 4, 2 or 1 vec4u, of float32, of float16, of int8 (then raw is int8 too, and scales are
+// left to the host). See src/runtime/weight_formats.ts.
+//
+// One invocation a block. Host checks: blocks is large enough for FIRST vec4u plus all blocks.
 
 override OUTS: u32;
 override INS: u32;
@@ -14,8 +17,9 @@ override TAPS: u32;
 override OUT_STRIDE: u32;
 override IN_STRIDE: u32;
 override ROW: u32;
-override FIRST_BLOCK: u32;
+override FIRST: u32;
 override FORMAT: u32 = 0u;
+override STORE: u32 = 0u;
 override FLIP: bool = false;
 override OUT_MAPPED: bool = false;
 override IN_MAPPED: bool = false;
@@ -24,14 +28,18 @@ override IN_MAPPED: bool = false;
 @group(0) @binding(1) var<storage, read> out_map: array<i32>;
 @group(0) @binding(2) var<storage, read> in_map: array<i32>;
 @group(0) @binding(3) var<storage, read> scales: array<f32>;
-@group(0) @binding(4) var<storage, read_write> blocks: array<mat4x4f>;
+@group(0) @binding(4) var<storage, read_write> blocks: array<vec4u>;
 
 fn value(index: u32) -> f32 {
   if (FORMAT == 0u) {
     return bitcast<f32>(raw[index]);
   }
   if (FORMAT == 3u) {
-    return f32(extractBits(bitcast<i32>(raw[index >> 2u]), (index & 3u) * 8u, 8u)) * scales[index / ROW];
+    let integer = f32(extractBits(bitcast<i32>(raw[index >> 2u]), (index & 3u) * 8u, 8u));
+    if (STORE == 2u) {
+      return integer / 127.0;
+    }
+    return integer * scales[index / ROW];
   }
   let word = raw[index >> 1u];
   if (FORMAT == 1u) {
@@ -73,5 +81,23 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     }
     result[i] = column;
   }
-  blocks[FIRST_BLOCK + index] = result;
+  if (STORE == 0u) {
+    for (var i = 0u; i < 4u; i++) {
+      blocks[FIRST + index * 4u + i] = bitcast<vec4u>(result[i]);
+    }
+  } else if (STORE == 1u) {
+    for (var i = 0u; i < 2u; i++) {
+      let a = result[2u * i];
+      let b = result[2u * i + 1u];
+      blocks[FIRST + index * 2u + i] =
+        vec4u(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw));
+    }
+  } else {
+    blocks[FIRST + index] = vec4u(
+      pack4x8snorm(result[0]),
+      pack4x8snorm(result[1]),
+      pack4x8snorm(result[2]),
+      pack4x8snorm(result[3]),
+    );
+  }
 }

@@ -2,7 +2,13 @@
  * @file A model: what a checkpoint describes, with its parameters on a device.
  */
 import type { Runtime } from '../runtime/device.ts';
-import { type TensorSource, tensorsInMemory, type WeightShapes, Weights } from '../runtime/weights.ts';
+import {
+  type TensorSource,
+  tensorsInMemory,
+  type WeightOptions,
+  type WeightShapes,
+  Weights,
+} from '../runtime/weights.ts';
 import type { ModelConfig } from './config.ts';
 import { checkModel, configOf } from './fit.ts';
 import type { Assumption } from './infer.ts';
@@ -50,7 +56,7 @@ export class Model {
   }
 }
 
-export interface LoadOptions {
+export interface LoadOptions extends WeightOptions {
   /** What the file is, for one that does not say so itself: from `parseFlags`, for example. */
   readonly config?: ModelConfig | undefined;
   /** In a PyTorch file: the key under which the state dict lies. Found by itself under the usual names. */
@@ -64,12 +70,18 @@ export interface LoadOptions {
  * @throws CheckpointError if the file is damaged, or does not hold the tensors of a model
  */
 export function loadModel(runtime: Runtime, file: ArrayBuffer | Uint8Array, options: LoadOptions = {}): Model {
-  return buildModel(runtime, readCheckpoint(file, options), options.config);
+  return buildModel(runtime, readCheckpoint(file, options), options.config, options);
 }
 
 /** A model from tensors in memory. @param config what they are, if the checkpoint does not tell */
-export function buildModel(runtime: Runtime, checkpoint: Checkpoint, config?: ModelConfig): Model {
-  return openModel(runtime, { ...tensorsInMemory(checkpoint.tensors), metadata: checkpoint.metadata }, config);
+export function buildModel(
+  runtime: Runtime,
+  checkpoint: Checkpoint,
+  config?: ModelConfig,
+  options: WeightOptions = {},
+): Model {
+  const file = { ...tensorsInMemory(checkpoint.tensors), metadata: checkpoint.metadata };
+  return openModel(runtime, file, config, options);
 }
 
 /**
@@ -81,10 +93,11 @@ export function openModel(
   runtime: Runtime,
   file: TensorSource & { readonly metadata: ReadonlyMap<string, string> },
   config?: ModelConfig,
+  options: WeightOptions = {},
 ): Model {
   const tensors = foldScales(file);
   const found = config ? { config, assumptions: [] } : configOf({ tensors, metadata: file.metadata });
   checkModel(tensors, found.config);
-  const weights = new Weights(runtime, { ...file, tensors });
+  const weights = new Weights(runtime, { ...file, tensors }, options);
   return new Model(found.config, weights, found.assumptions);
 }

@@ -8,6 +8,7 @@ import type { Runtime } from './device.ts';
 import { DeviceError } from './errors.ts';
 import type { KernelCall, Shader } from './shader.ts';
 import { expandTiles } from './tiles.ts';
+import { readWeightsAs, weightFormat } from './weight_formats.ts';
 
 export interface Binding {
   readonly buffer: GPUBuffer;
@@ -30,14 +31,18 @@ export function pipelineKey(call: KernelCall): string {
       .sort()
       .map((name) => `${name}=${record[name]}`)
       .join();
-  return [call.shader.name, list(call.tiles), list(call.switches), call.constantSizes ? list(call.sizes) : ''].join(
-    '|',
-  );
+  return [
+    call.shader.name,
+    list(call.tiles),
+    list(call.switches),
+    call.constantSizes ? list(call.sizes) : '',
+    weightFormat(call),
+  ].join('|');
 }
 
 /** The text a device compiles. */
 export function kernelSource(call: KernelCall): string {
-  let text = expandTiles(call.shader.source, call.tiles);
+  let text = readWeightsAs(expandTiles(call.shader.source, call.tiles), weightFormat(call));
   const names = uniformSizes(call);
   if (names.length === 0) return text;
   for (const name of names) {

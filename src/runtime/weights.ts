@@ -14,6 +14,7 @@ import { DeviceError } from './errors.ts';
 import { type Binding, type BoundCall, runOnce } from './pipelines.ts';
 import { type PackedWeights, quads } from './resources.ts';
 import { type KernelCall, kernelCall, lineGrid } from './shader.ts';
+import { BLOCK_VECTORS, headVectors, type MatrixFormat, matrixBytes, STORE } from './weight_formats.ts';
 
 /** Where a packed channel comes from: an index in the checkpoint's tensor, or -1 for padding. */
 export type ChannelMap = Int32Array;
@@ -33,6 +34,7 @@ export type Packing =
       readonly transpose: boolean;
       /** Reverses the order of the taps: the kernel of the input gradient at stride 1. */
       readonly flip: boolean;
+      readonly format: MatrixFormat;
     }
   | {
       readonly layout: 'rows';
@@ -41,11 +43,15 @@ export type Packing =
       readonly transpose: boolean;
     };
 
+type MatrixPacking = Extract<Packing, { layout: 'matrix' }>;
+
 export interface MatrixOptions {
   readonly outMap?: ChannelMap | null;
   readonly inMap?: ChannelMap | null;
   readonly transpose?: boolean;
   readonly flip?: boolean;
+  /** For kernels that read one format only; by default the one that the parameters have. */
+  readonly format?: MatrixFormat;
 }
 
 /** Gives each channel map a short name for use in keys. */
@@ -65,9 +71,15 @@ const product = (shape: readonly number[]): number => shape.reduce((a, b) => a *
 /** Names and shapes of a model's parameters: enough to build a graph and to cost it, with no value in memory. */
 export class WeightShapes {
   readonly #shapes: ReadonlyMap<string, readonly number[]>;
+  readonly #formatOf: (names: readonly string[]) => MatrixFormat;
 
-  constructor(shapes: ReadonlyMap<string, readonly number[]>) {
+  /** @param formatOf the format in which matrices, stacked, lie on the device */
+  constructor(
+    shapes: ReadonlyMap<string, readonly number[]>,
+    formatOf: (names: readonly string[]) => MatrixFormat = () => 'f32',
+  ) {
     this.#shapes = shapes;
+    this.#formatOf = formatOf;
   }
 
   shapeOf(name: string): readonly number[] {
@@ -99,13 +111,14 @@ export class WeightShapes {
     const rows = outMap?.length ?? shapes.reduce((sum, s) => sum + s[0]!, 0);
     const columns = inMap?.length ?? sourceIns;
     const [outs, ins] = transpose ? [columns, rows] : [rows, columns];
-    const key = `matrix|${list}|${mapName(outMap)}|${mapName(inMap)}|${transpose}|${flip}`;
+    const format = options.format ?? this.#formatOf(list);
+    const key = `matrix|${list}|${mapName(outMap)}|${mapName(inMap)}|${transpose}|${flip}|${format}`;
     return {
       kind: 'weights',
       source: this,
       key,
-      bytes: quads(outs) * taps * quads(ins) * 64,
-      packing: { layout: 'matrix', names: list, outMap, inMap, outs, ins, taps, transpose, flip },
+      bytes: matrixBytes(format, quads(outs) * taps * quads(ins), quads(transpose ? ins : outs)),
+      packing: { layout: 'matrix', names: list, outMap, inMap, outs, ins, taps, transpose, flip, format },
     };
   }
 
@@ -162,10 +175,21 @@ export function tensorsInMemory(tensors: ReadonlyMap<string, CheckpointTensor>):
 }
 
 /** Raw bytes that may wait on the device at once. */
-const MAX_UPLOAD_BYTES = 64 * 2 ** 20;
+const MAX_UPLOAD_BYTES = 32 * 2 ** 20;
 
 /** Stored formats that the packing kernel reads. Others become float32 on the way. */
 const FORMATS: Readonly<Record<string, number>> = { F32: 0, F16: 1, BF16: 2, I8: 3 };
+
+/** Stored formats that kernels read as they are. */
+const KEPT: Readonly<Record<string, MatrixFormat>> = { F16: 'f16', I8: 'int8' };
+
+export interface WeightOptions {
+  /**
+   * `stored`: matrices of float16 and int8 stay so on the device. `f32`: they are widened, which takes more memory and
+   * spares the kernels the conversion. By default, whichever is faster: `f32` on a software adapter, else `stored`.
+   */
+  readonly storage?: 'stored' | 'f32' | undefined;
+}
 
 /** A model's parameters on a device. */
 export class Weights extends WeightShapes {
@@ -176,9 +200,18 @@ export class Weights extends WeightShapes {
   #pending: Promise<unknown> = Promise.resolve();
   #bytes = 0;
 
-  constructor(runtime: Runtime, source: TensorSource | ReadonlyMap<string, CheckpointTensor>) {
-    const tensors = source instanceof Map ? source : (source as TensorSource).tensors;
-    super(new Map([...tensors].map(([name, tensor]) => [name, tensor.shape])));
+  constructor(
+    runtime: Runtime,
+    source: TensorSource | ReadonlyMap<string, CheckpointTensor>,
+    { storage = runtime.target.adapter === 'cpu' ? 'f32' : 'stored' }: WeightOptions = {},
+  ) {
+    const tensors: ReadonlyMap<string, TensorInfo> = source instanceof Map ? source : (source as TensorSource).tensors;
+    const formatOf = (names: readonly string[]): MatrixFormat => {
+      const dtype = tensors.get(names[0]!)?.dtype ?? 'F32';
+      const same = names.every((name) => tensors.get(name)?.dtype === dtype);
+      return storage === 'stored' && same ? (KEPT[dtype] ?? 'f32') : 'f32';
+    };
+    super(new Map([...tensors].map(([name, tensor]) => [name, tensor.shape])), formatOf);
     this.#runtime = runtime;
     this.#source = source instanceof Map ? tensorsInMemory(source) : (source as TensorSource);
   }
@@ -311,6 +344,9 @@ export class Weights extends WeightShapes {
     const outMap = map(packing.transpose ? packing.inMap : packing.outMap);
     const inMap = map(packing.transpose ? packing.outMap : packing.inMap);
 
+    const unit = BLOCK_VECTORS[packing.format];
+    const head = headVectors(packing.format);
+    const int8 = packing.format === 'int8';
     let quadsBefore = 0;
     for (const name of packing.names) {
       const tensor = this.#info(name);
@@ -318,7 +354,8 @@ export class Weights extends WeightShapes {
       const raw = direct
         ? await uploads.fill(name, tensorBytes(tensor), (target) => this.#source.readInto(name, target))
         : uploads.add(name, bytesOf(Float32Array.from(await this.#numbers(name))));
-      const scales = tensor.scale === undefined ? null : uploads.add(tensor.scale, await this.#scales(tensor));
+      const factors = tensor.scale === undefined ? null : await this.#scales(tensor);
+      const scales = factors && !int8 ? uploads.add(tensor.scale!, bytesOf(factors)) : null;
       const [rows, columns] = tensor.shape as [number, number];
       const outs = packing.names.length > 1 ? rows : packing.outs;
       const blocks = quads(outs) * packing.taps * quads(packing.ins);
@@ -332,10 +369,11 @@ export class Weights extends WeightShapes {
           OUT_STRIDE: packing.transpose ? packing.taps : rowStride,
           IN_STRIDE: packing.transpose ? rowStride : packing.taps,
           ROW: rowStride,
-          FIRST_BLOCK: quadsBefore * packing.taps * quads(packing.ins),
+          FIRST: head + unit * quadsBefore * packing.taps * quads(packing.ins),
         },
         switches: {
           FORMAT: direct ? FORMATS[tensor.dtype]! : FORMATS['F32']!,
+          STORE: STORE[packing.format],
           FLIP: packing.flip,
           OUT_MAPPED: outMap !== null,
           IN_MAPPED: inMap !== null,
@@ -344,15 +382,31 @@ export class Weights extends WeightShapes {
         cost: { flops: 0, bytes: blocks * 128 },
       });
       uploads.pack(call, { raw, out_map: outMap, in_map: inMap, scales, blocks: place });
+      if (int8) this.#writeScales(packing, factors!, place, quadsBefore);
       quadsBefore += quads(outs);
     }
   }
 
+  /** Head and scales of an int8 matrix, in the order of its packed channels. */
+  #writeScales(packing: MatrixPacking, factors: Float32Array, place: Binding, quadsBefore: number): void {
+    const { outMap, transpose, taps } = packing;
+    const [outQuads, inQuads] = [quads(packing.outs), quads(packing.ins)];
+    const start = 1 + outQuads * taps * inQuads;
+    const channels = outMap?.length ?? factors.length;
+    const rows = new Float32Array(4 * quads(channels));
+    for (let i = 0; i < channels; i++) rows[i] = 127 * (factors[outMap ? outMap[i]! : i] ?? 0);
+    const head = Uint32Array.of(transpose ? inQuads : taps * inQuads, start, Number(transpose), 0);
+    const { queue } = this.#runtime.device;
+    queue.writeBuffer(place.buffer, place.offset, head);
+    queue.writeBuffer(place.buffer, place.offset + 16 * (start + quadsBefore), rows);
+  }
+
   /** The factors of an int8 tensor, as float32. */
-  async #scales({ scale, shape }: TensorInfo): Promise<Uint8Array> {
-    const values = await this.#numbers(scale!);
+  async #scales({ scale, shape }: TensorInfo): Promise<Float32Array> {
+    // The scale is no parameter of its own, so the source's list does not have it.
+    const values = numbersOf('F32', await this.#source.read(scale!));
     if (values.length !== shape[0]) throw new Error(`${scale} should have ${shape[0]} factors, found ${values.length}`);
-    return bytesOf(Float32Array.from(values));
+    return Float32Array.from(values);
   }
 
   dispose(): void {
