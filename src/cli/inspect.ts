@@ -10,13 +10,15 @@ import {
   type LayerSummary,
   type ModelSummary,
   type PlanSummary,
+  type SummaryOptions,
   shapedModel,
   summarize,
   summarizeStep,
 } from '../inspect/summary.ts';
 import { OptionError } from '../runtime/errors.ts';
 import { describeShape } from '../runtime/resources.ts';
-import { numberOption, type OptionTable, readArguments } from './arguments.ts';
+import type { MatrixFormat } from '../runtime/weight_formats.ts';
+import { choiceOption, numberOption, type OptionTable, readArguments } from './arguments.ts';
 import { openCheckpointFile } from './checkpoint_files.ts';
 
 const OPTIONS = {
@@ -27,6 +29,7 @@ const OPTIONS = {
     help: 'guided-diffusion’s flags, in place of or in addition to a file',
   },
   batch: { type: 'string', value: 'N', help: 'pictures at once, for multiply-adds and bytes', default: '1' },
+  precision: { type: 'string', value: 'FORMAT', help: 'f32, f16 or int8: how matrices are kept', default: 'f32' },
   height: { type: 'string', value: 'H', help: 'of the pictures (the model’s image_size)' },
   width: { type: 'string', value: 'W', help: 'of the pictures (the model’s image_size)' },
   target: { type: 'string', value: 'KIND', help: 'gpu or cpu: which adapter the plan is for', default: 'gpu' },
@@ -57,6 +60,7 @@ export async function inspect(argv: readonly string[]): Promise<number> {
   };
   const settings = {
     batch: numberOption('batch', options.batch, { min: 1, whole: true }),
+    precision: choiceOption('precision', options.precision, ['f32', 'f16', 'int8']),
     ...size('height'),
     ...size('width'),
     target: { adapter: options.target, slowCompiler: false },
@@ -69,8 +73,8 @@ export async function inspect(argv: readonly string[]): Promise<number> {
   else {
     const parts = [
       ...(file ? [fileText(path!, file, options.tensors)] : []),
-      ...models.map((model) => modelText(model, settings.batch)),
-      stepText(step),
+      ...models.map((model) => modelText(model, settings)),
+      stepText(step, settings),
     ];
     process.stdout.write(`${parts.join('\n').trimEnd()}\n`);
   }
@@ -118,20 +122,26 @@ function configsOf(text: string): ModelConfig[] {
   return flags.kinds.map((kind) => flags.config(kind));
 }
 
-function stepOf(configs: readonly ModelConfig[], settings: Parameters<typeof summarizeStep>[2]): PlanSummary | null {
+function stepOf(configs: readonly ModelConfig[], settings: SummaryOptions): PlanSummary | null {
   const model = configs.find((c) => c.kind !== 'classifier');
   if (!model) return null;
   const guide = configs.find((c) => c.kind === 'classifier');
   return summarizeStep(
-    shapedModel(model) as Parameters<typeof summarizeStep>[0],
-    guide ? (shapedModel(guide) as Parameters<typeof summarizeStep>[1]) : null,
+    shapedModel(model, settings) as Parameters<typeof summarizeStep>[0],
+    guide ? (shapedModel(guide, settings) as Parameters<typeof summarizeStep>[1]) : null,
     settings,
   );
 }
 
 const KINDS = { unet: 'U-Net', super_resolution: 'Super-resolution U-Net', classifier: 'Classifier' } as const;
 
-function modelText({ config, parameters, multiplyAdds, layers, plans }: ModelSummary, batch: number): string {
+/** What the figures are for. */
+interface Given {
+  readonly batch: number;
+  readonly precision: MatrixFormat;
+}
+
+function modelText({ config, parameters, multiplyAdds, layers, plans }: ModelSummary, given: Given): string {
   const { model, diffusion, nullClass } = config;
   const labels = config.kind === 'classifier' ? null : config.model.num_classes;
   const facts = [
@@ -147,8 +157,8 @@ function modelText({ config, parameters, multiplyAdds, layers, plans }: ModelSum
       : []),
   ];
   const head = `${KINDS[config.kind]}: ${facts.join('; ')}`;
-  const total = `${parameters.toLocaleString('en')} parameters, ${count(multiplyAdds)} multiply-adds in a forward pass at batch ${batch}`;
-  return [head, total, ...tree(layers), ...plans.map(planText), ''].join('\n');
+  const total = `${parameters.toLocaleString('en')} parameters, ${count(multiplyAdds)} multiply-adds in a forward pass at batch ${given.batch}`;
+  return [head, total, ...tree(layers), ...plans.map((plan) => planText(plan, given)), ''].join('\n');
 }
 
 /** Layers under the modules they belong to: `input_blocks`, then 1.0, 1.1 and so on. */
@@ -184,14 +194,14 @@ function tree(layers: readonly LayerSummary[]): string[] {
   });
 }
 
-function planText(plan: PlanSummary): string {
+function planText(plan: PlanSummary, { precision }: Given): string {
   const { what, dispatches, multiplyAdds, weightBytes, activationBytes, liveBytes } = plan;
   const peak = `peak ${bytes(weightBytes + activationBytes)}`;
-  const parts = `weights ${bytes(weightBytes)} as f32, activations ${bytes(activationBytes)}, of which ${bytes(liveBytes)} alive at once`;
+  const parts = `weights ${bytes(weightBytes)} as ${precision}, activations ${bytes(activationBytes)}, of which ${bytes(liveBytes)} alive at once`;
   return `Plan of the ${what}: ${dispatches} dispatches, ${count(multiplyAdds)} multiply-adds, ${peak} (${parts})`;
 }
 
-const stepText = (step: PlanSummary | null): string => (step ? `${planText(step)}\n` : '');
+const stepText = (step: PlanSummary | null, given: Given): string => (step ? `${planText(step, given)}\n` : '');
 
 function scaled(value: number, units: readonly string[], base: number): string {
   let at = 0;

@@ -14,6 +14,7 @@ import * as unet from '../layers/unet.ts';
 import { Graph, type Target } from '../runtime/graph.ts';
 import type { Shape, Tensor } from '../runtime/resources.ts';
 import { type Schedule, type ScheduledCall, schedule } from '../runtime/schedule.ts';
+import type { MatrixFormat } from '../runtime/weight_formats.ts';
 import { WeightShapes } from '../runtime/weights.ts';
 
 /** One layer of a model, under the name of guided-diffusion's module. */
@@ -56,13 +57,19 @@ export interface SummaryOptions {
   readonly height?: number;
   readonly width?: number;
   readonly target?: Target;
+  /** How matrices are kept on the device; activations are float32. `f32` by default. */
+  readonly precision?: MatrixFormat;
 }
 
 const GPU: Target = { adapter: 'gpu', slowCompiler: false };
 
 /** A model of a configuration, its parameters' shapes known and their values not. */
-export function shapedModel<C extends ModelConfig>(config: C): ShapedModel<C['kind']> {
-  const weights = new WeightShapes(new Map(modelParameters(config).map(({ name, shape }) => [name, shape])));
+export function shapedModel<C extends ModelConfig>(
+  config: C,
+  { precision = 'f32' }: Pick<SummaryOptions, 'precision'> = {},
+): ShapedModel<C['kind']> {
+  const shapes = new Map(modelParameters(config).map(({ name, shape }) => [name, shape]));
+  const weights = new WeightShapes(shapes, () => precision);
   return { config: config as never, weights };
 }
 
@@ -114,7 +121,7 @@ function lowResOf(config: ModelConfig, options: SummaryOptions & { readonly lowR
 function forwardGraph(config: ModelConfig, options: SummaryOptions, gradient: boolean): [Graph, Tensor[]] {
   const graph = new Graph(options.target ?? GPU);
   const shape = shapeOf(config, options);
-  const { weights } = shapedModel(config);
+  const { weights } = shapedModel(config, options);
   const b = { graph, weights };
   const x = graph.input('x', shape);
   const timesteps = graph.input('timesteps', { n: shape.n, h: 1, w: 1, c: config.model.model_channels });
