@@ -23,6 +23,7 @@ export {
 export { type Flags, parseFlags } from './checkpoints/flags.ts';
 export { type Assumption, type Inference, inferConfig } from './checkpoints/infer.ts';
 export {
+  buildModel,
   type ClassifierModel,
   type LoadOptions,
   loadModel,
@@ -76,6 +77,13 @@ export {
   likelihoodSteps,
   trainingLoss,
 } from './diffusion/likelihood.ts';
+export {
+  type AnyModel,
+  Network,
+  type NetworkInputs,
+  type NetworkOptions,
+  type NetworkOutput,
+} from './diffusion/network.ts';
 export { gaussianNoise } from './diffusion/noise.ts';
 export { type SampleOptions, type SampleResult, sample } from './diffusion/sample.ts';
 export type { ImageStart, Inpainting, SamplingOptions, SamplingRun, SamplingStep } from './diffusion/sampling.ts';

@@ -1,4 +1,4 @@
-// Builds dist/: pilotwave.js (one ESM file without imports), node.js and cli.js for Node, and the types.
+// Builds dist/: pilotwave.js and kernels.js (each one ESM file without imports), node.js and cli.js for Node, the types.
 import { spawnSync } from 'node:child_process';
 import { utimesSync } from 'node:fs';
 import { join } from 'node:path';
@@ -7,15 +7,22 @@ import { root } from './shaders/write_types.mjs';
 
 const shared = { root, configFile: join(root, 'vite.config.mjs'), logLevel: 'warn' };
 
-await build({
-  ...shared,
-  build: {
-    target: 'es2022',
-    minify: false,
-    sourcemap: true,
-    lib: { entry: { pilotwave: join(root, 'src/index.ts') }, formats: ['es'] },
-  },
-});
+// Each of these is one file without imports, so that a page can take it as it is.
+for (const [name, entry] of [
+  ['pilotwave', 'src/index.ts'],
+  ['kernels', 'src/kernels.ts'],
+]) {
+  await build({
+    ...shared,
+    build: {
+      target: 'es2022',
+      emptyOutDir: name === 'pilotwave',
+      minify: false,
+      sourcemap: true,
+      lib: { entry: { [name]: join(root, entry) }, formats: ['es'] },
+    },
+  });
+}
 await build({
   ...shared,
   build: {
