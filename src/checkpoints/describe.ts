@@ -2,6 +2,7 @@
  * @file What a checkpoint is, as data: for `inspect`, for a page that shows what was dropped on it, for tests.
  */
 import { CheckpointError } from '../runtime/errors.ts';
+import { storedFormat, WeightShapes } from '../runtime/weights.ts';
 import { type ModelConfig, modelParameters } from './config.ts';
 import { type Demand, demandOf } from './demand.ts';
 import { checkModel, configOf } from './fit.ts';
@@ -38,7 +39,7 @@ export interface Description {
     readonly from: 'metadata' | 'shapes' | 'given';
     /** What was assumed, because nothing tells it. */
     readonly assumptions: readonly Assumption[];
-    /** What one pass with one image at the model's own size asks of a device. */
+    /** What one pass with one image at the model's own size asks of a GPU, weights as they are stored. */
     readonly demand: Omit<Demand, 'packed'>;
     /** What is needed beside this file to make pictures, in sentences. */
     readonly needs: readonly string[];
@@ -84,7 +85,9 @@ function describeModel(file: OpenCheckpoint, given: ModelConfig | null): Pick<De
     const told = { tensors, metadata: file.metadata };
     const found = given ? { config: given, assumptions: [], from: 'given' as const } : configOf(told);
     checkModel(tensors, found.config);
-    const { packed: _packed, ...demand } = demandOf(found.config);
+    const shapes = new Map([...tensors].map(([name, { shape }]) => [name, shape]));
+    const weights = new WeightShapes(shapes, (names) => storedFormat(tensors, names));
+    const { packed: _packed, ...demand } = demandOf(found.config, { weights });
     return { model: { ...found, demand, needs: needsOf(found.config) }, problem: null };
   } catch (error) {
     if (error instanceof CheckpointError) return { model: null, problem: error.message };

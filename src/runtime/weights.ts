@@ -183,6 +183,12 @@ const FORMATS: Readonly<Record<string, number>> = { F32: 0, F16: 1, BF16: 2, I8:
 /** Stored formats that kernels read as they are. */
 const KEPT: Readonly<Record<string, MatrixFormat>> = { F16: 'f16', I8: 'int8' };
 
+/** The format of stacked matrices that stay as they are stored. */
+export function storedFormat(tensors: ReadonlyMap<string, TensorInfo>, names: readonly string[]): MatrixFormat {
+  const dtype = tensors.get(names[0]!)?.dtype ?? 'F32';
+  return names.every((name) => tensors.get(name)?.dtype === dtype) ? (KEPT[dtype] ?? 'f32') : 'f32';
+}
+
 export interface WeightOptions {
   /**
    * `stored`: matrices of float16 and int8 stay so on the device. `f32`: they are widened, which takes more memory and
@@ -206,11 +212,7 @@ export class Weights extends WeightShapes {
     { storage = runtime.target.adapter === 'cpu' ? 'f32' : 'stored' }: WeightOptions = {},
   ) {
     const tensors: ReadonlyMap<string, TensorInfo> = source instanceof Map ? source : (source as TensorSource).tensors;
-    const formatOf = (names: readonly string[]): MatrixFormat => {
-      const dtype = tensors.get(names[0]!)?.dtype ?? 'F32';
-      const same = names.every((name) => tensors.get(name)?.dtype === dtype);
-      return storage === 'stored' && same ? (KEPT[dtype] ?? 'f32') : 'f32';
-    };
+    const formatOf = (names: readonly string[]) => (storage === 'stored' ? storedFormat(tensors, names) : 'f32');
     super(new Map([...tensors].map(([name, tensor]) => [name, tensor.shape])), formatOf);
     this.#runtime = runtime;
     this.#source = source instanceof Map ? tensorsInMemory(source) : (source as TensorSource);

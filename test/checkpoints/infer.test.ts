@@ -204,7 +204,9 @@ describe('a description', () => {
     });
     expect(found.tensors.reduce((sum, t) => sum + t.bytes, 0)).toBe(2724288 + 38024);
     const { demand, needs } = found.model!;
-    expect(demand.weightBytes).toBeGreaterThan(4 * 1371650);
+    // Matrices stay float16 on the device, padded to blocks.
+    expect(demand.weightBytes).toBeGreaterThan(2 * 1371650);
+    expect(demand.weightBytes).toBeLessThan(2.2 * 1371650);
     expect(demand.flops).toBeGreaterThan(1e8);
     expect(demand.activationBytes).toBeGreaterThan(0);
     expect(demand.largestBinding).toBeLessThanOrEqual(demand.weightBytes);
