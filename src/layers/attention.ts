@@ -5,15 +5,15 @@
  *
  * The operation knows one layout, [heads, (q, k, v), width padded to a multiple of 4]. The two orders in which ADM's
  * checkpoints store these channels, and odd widths, are settled when the weights around it are packed: `channelMaps`.
- * Saved for the backward pass: the input, the output and the log-sum-exp of each row.
+ * Saved for the backward pass: the input, the output and the log-sum-exp of each row. There are two ways to the same
+ * result: attention_online.ts never stores a score, attention_stepwise.ts stores them and runs large tiles over them.
  */
-import backwardKeyValue from '../../shaders/attention/backward_key_value.wgsl';
-import backwardQuery from '../../shaders/attention/backward_query.wgsl';
-import attentionForward from '../../shaders/attention/forward.wgsl';
-import type { Graph } from '../runtime/graph.ts';
-import { type Activation, quads } from '../runtime/resources.ts';
-import { type Cost, kernelCall } from '../runtime/shader.ts';
+import type { Graph, Variants } from '../runtime/graph.ts';
+import { type Activation, quads, type Tensor } from '../runtime/resources.ts';
+import type { Cost, KernelCall } from '../runtime/shader.ts';
 import type { ChannelMap } from '../runtime/weights.ts';
+import { online } from './attention_online.ts';
+import { stepwise } from './attention_stepwise.ts';
 
 export interface Attention {
   readonly heads: number;
@@ -48,6 +48,50 @@ export function channelMaps(
   return { qkv, out: padded === width ? null : out };
 }
 
+/** One attention in a graph: its sizes, and the tensors that all ways read and write. */
+export interface AttentionCall {
+  readonly images: number;
+  readonly tokens: number;
+  /** How many tokens, from the first on, are answered. */
+  readonly queries: number;
+  readonly heads: number;
+  readonly headQuads: number;
+  /** 1 / sqrt(width). */
+  readonly scale: number;
+  readonly qkv: Activation;
+  readonly out: Activation;
+  /** [N, heads, queries] of f32. */
+  readonly lse: Tensor;
+}
+
+/** A way to compute it: the dispatches forward, and those of the gradient. */
+export interface AttentionWay {
+  /** Bytes it takes beside its inputs and outputs. */
+  scratchBytes(call: AttentionCall): number;
+  forward(graph: Graph, call: AttentionCall): readonly KernelCall[];
+  backward(graph: Graph, call: AttentionCall, dOut: Activation, dQkv: Activation): readonly KernelCall[];
+}
+
+const WAYS: Readonly<Record<NonNullable<Variants['attention']>, AttentionWay>> = { online, stepwise };
+
+/** Scores larger than this are not stored. */
+const MAX_SCRATCH_BYTES = 64 * 2 ** 20;
+
+/** Below so many tokens one dispatch is worth more than large tiles. */
+const FEW_TOKENS = 64;
+
+/** On a CPU loads are dear and memory is there; on a GPU it is the other way round. */
+function wayFor({ target }: Graph, call: AttentionCall): AttentionWay {
+  const forced = target.variants?.attention;
+  if (forced !== undefined) return WAYS[forced];
+  const pays = target.adapter === 'cpu' && call.queries > 1 && call.tokens >= FEW_TOKENS;
+  return pays && stepwise.scratchBytes(call) <= MAX_SCRATCH_BYTES ? stepwise : online;
+}
+
+/** Floating-point operations of one product of the scores' size. */
+export const productFlops = ({ images, heads, queries, tokens, headQuads }: AttentionCall): number =>
+  2 * images * heads * queries * tokens * headQuads * 4;
+
 /**
  * @param qkv [N, T] tokens (h * w of them) of heads * 3 * padded width channels
  * @param queries how many tokens, from the first on, are answered; all by default
@@ -65,73 +109,30 @@ export function forward(
   if (c !== heads * 3 * headQuads * 4) {
     throw new Error(`attention of ${heads} heads of ${width} takes ${heads * 3 * headQuads * 4} channels, found ${c}`);
   }
-  const sizes = {
-    IMAGES: n,
-    TOKENS: tokens,
-    QUERIES: queries,
-    HEADS: heads,
-    HEAD_QUADS: headQuads,
-    SCALE: 1 / Math.sqrt(width),
-  };
-  const QUADS = tileQuads(headQuads);
-  const run = graph.target.slowCompiler ? 1 : 2;
-  const across = graph.target.slowCompiler ? 2 : 4;
-  const grid = (count: number) =>
-    [Math.ceil(Math.ceil(count / run) / 64), n * heads, Math.ceil(headQuads / QUADS)] as const;
-  /** One product of the scores' size. */
-  const product = 2 * n * heads * queries * tokens * headQuads * 4;
-
-  const outShape =
-    queries === tokens ? { ...qkv.shape, c: heads * headQuads * 4 } : { n, h: 1, w: queries, c: heads * headQuads * 4 };
+  const channels = heads * headQuads * 4;
+  const outShape = queries === tokens ? { ...qkv.shape, c: channels } : { n, h: 1, w: queries, c: channels };
   const out = graph.activation('attention', outShape);
   const lse = graph.array('attention lse', n * heads * queries);
+  const scale = 1 / Math.sqrt(width);
+  const call: AttentionCall = { images: n, tokens, queries, heads, headQuads, scale, qkv, out, lse };
+  const way = wayFor(graph, call);
   graph.append({
     name: 'attention',
     inputs: [qkv],
     outputs: [out, lse],
-    lower: () => [
-      kernelCall(attentionForward, {
-        bind: { qkv, out, lse },
-        sizes,
-        tiles: { QUERY_RUN: run, KEYS: across, QUADS },
-        grid: grid(queries),
-        cost: { flops: 2 * product, bytes: qkv.bytes + out.bytes },
-      }),
-    ],
+    lower: () => way.forward(graph, call),
     adjoint: ({ outputs: [dOut] }) => {
       const dQkv = graph.activation('attention gradient', qkv.shape);
-      const delta = graph.array('attention delta', n * heads * queries);
       graph.append({
         name: 'attention gradient',
         inputs: [qkv, out, lse, dOut!],
-        outputs: [dQkv, delta],
-        lower: () => [
-          kernelCall(backwardQuery, {
-            bind: { qkv, out, lse, d_out: dOut!, d_qkv: dQkv, delta },
-            sizes,
-            tiles: { QUERY_RUN: run, KEYS: across, QUADS },
-            grid: grid(tokens),
-            cost: { flops: 3 * product, bytes: 2 * (qkv.bytes + out.bytes) },
-          }),
-          kernelCall(backwardKeyValue, {
-            bind: { qkv, lse, d_out: dOut!, delta, d_qkv: dQkv },
-            sizes,
-            tiles: { KEY_RUN: run, QUERY_TILE: across, QUADS },
-            grid: grid(tokens),
-            cost: { flops: 4 * product, bytes: 2 * (qkv.bytes + out.bytes) },
-          }),
-        ],
+        outputs: [dQkv],
+        lower: () => way.backward(graph, call, dOut!, dQkv),
       });
       return [dQkv];
     },
   });
   return out;
-}
-
-/** Quads of a head that one invocation keeps in registers. Wider heads are split, each part repeating the scores. */
-function tileQuads(headQuads: number): number {
-  for (const quad of [1, 2, 4, 8]) if (headQuads <= quad) return quad;
-  return 8;
 }
 
 /** Floating-point operations of the forward pass's two products, for `tokens` tokens. */

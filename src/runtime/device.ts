@@ -4,7 +4,7 @@
  */
 import { Buffers } from './buffers.ts';
 import { DeviceError } from './errors.ts';
-import type { Target } from './graph.ts';
+import type { Target, Variants } from './graph.ts';
 import { Pipelines } from './pipelines.ts';
 import { SubmitPacer } from './submit.ts';
 
@@ -80,12 +80,15 @@ export class Runtime {
   #lost: DeviceError | null = null;
   #placeholders: { read: GPUBuffer; write: GPUBuffer } | null = null;
 
-  /** @param device any device; it stays the caller's */
-  constructor(device: GPUDevice) {
+  /**
+   * @param device any device; it stays the caller's
+   * @param variants forced ways to compute kinds of operations: for tests and comparisons
+   */
+  constructor(device: GPUDevice, { variants }: { readonly variants?: Variants } = {}) {
     this.device = device;
     this.adapter = describeAdapter(device.adapterInfo);
     const { software, vendor } = this.adapter;
-    this.target = { adapter: software ? 'cpu' : 'gpu', slowCompiler: software && vendor === 'mesa' };
+    this.target = { adapter: software ? 'cpu' : 'gpu', slowCompiler: software && vendor === 'mesa', variants };
     this.limits = device.limits;
     this.buffers = new Buffers(device);
     this.pipelines = new Pipelines(device);

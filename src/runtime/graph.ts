@@ -23,6 +23,13 @@ export interface Target {
   readonly adapter: 'cpu' | 'gpu';
   /** Compilation takes seconds for a large unrolled kernel (Mesa's LLVM pipeline), so that smaller tiles win overall. */
   readonly slowCompiler: boolean;
+  /** A variant forced for a kind of operation, wherever it can be used; otherwise the layers choose. */
+  readonly variants?: Variants | undefined;
+}
+
+/** Kinds of operations with more than one way to compute them. */
+export interface Variants {
+  readonly attention?: 'online' | 'stepwise';
 }
 
 export interface AdjointRequest {

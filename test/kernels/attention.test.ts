@@ -1,10 +1,24 @@
-import { describe, expect, test } from 'vitest';
+import { afterAll, describe, expect, test } from 'vitest';
 import * as attention from '../../src/layers/attention.ts';
 import * as attentionPool from '../../src/layers/attention_pool.ts';
+import { Runtime } from '../../src/runtime/device.ts';
+import { Graph, type Target } from '../../src/runtime/graph.ts';
+import { schedule } from '../../src/runtime/schedule.ts';
 import { checkpointOf, expectClose, noWeights, run, testRuntime, values } from '../device.ts';
 import * as reference from '../reference/operations.ts';
 
-const runtime = await testRuntime();
+const own = await testRuntime();
+const WAYS = ['online', 'stepwise'] as const;
+const runtimes = Object.fromEntries(
+  WAYS.map((way) => [way, new Runtime(own.device, { variants: { attention: way } })]),
+) as Record<(typeof WAYS)[number], Runtime>;
+afterAll(() => {
+  for (const runtime of Object.values(runtimes)) runtime.dispose();
+});
+
+/** Each shape in each way. */
+const inEachWay = <T extends readonly unknown[]>(shapes: readonly T[]) =>
+  WAYS.flatMap((way) => shapes.map((shape) => [way, ...shape] as const));
 
 /** [N, heads, width, T]: odd widths, one token, more tokens than a tile, heads wider than an invocation's part. */
 const SHAPES: [number, number, number, number][] = [
@@ -40,7 +54,8 @@ function pack(
   return packed;
 }
 
-describe.each(SHAPES)('attention N=%i heads=%i width=%i T=%i', (n, heads, width, tokens) => {
+describe.each(inEachWay(SHAPES))('%s attention N=%i heads=%i width=%i T=%i', (way, n, heads, width, tokens) => {
+  const runtime = runtimes[way];
   const length = n * heads * width * tokens;
   const padded = Math.ceil(width / 4) * 4;
   const parts = [values(length, 1, 2), values(length, 2, 2), values(length, 3)] as const;
@@ -85,10 +100,21 @@ describe.each(SHAPES)('attention N=%i heads=%i width=%i T=%i', (n, heads, width,
   });
 });
 
-test('scores of a hundred neither overflow nor lose the largest', async () => {
+test('forcing a way changes the kernels', () => {
+  const shaders = (variants: Target['variants']) => {
+    const graph = new Graph({ adapter: 'cpu', slowCompiler: false, variants });
+    const out = attention.forward(graph, { heads: 1, width: 4 }, graph.input('qkv', { n: 1, h: 8, w: 8, c: 12 }));
+    return schedule(graph, [out]).calls.map(({ shader }) => shader.name);
+  };
+  expect(shaders({ attention: 'online' })).toEqual(['attention/forward']);
+  expect(shaders({ attention: 'stepwise' })).toEqual(['attention/scores', 'attention/softmax', 'attention/mix']);
+  expect(shaders(undefined)).toEqual(shaders({ attention: 'stepwise' }));
+});
+
+test.each(WAYS)('%s: scores of a hundred neither overflow nor lose the largest', async (way) => {
   const [n, heads, width, tokens] = [1, 1, 4, 5];
   const parts = [values(20, 1, 14), values(20, 2, 14), values(20, 3)] as const;
-  const found = await run(runtime, noWeights, (e) => {
+  const found = await run(runtimes[way], noWeights, (e) => {
     const qkv = e.input('qkv', { n, h: 1, w: tokens, c: 12 }, pack(parts, n, heads, width, tokens));
     e.output('out', attention.forward(e.graph, { heads, width }, qkv));
   });
@@ -125,7 +151,7 @@ test('the attention pool refuses a size its positions do not cover', async () =>
     ),
   );
   await expect(
-    run(runtime, weights, (e) => {
+    run(own, weights, (e) => {
       e.output('y', attentionPool.forward(e, spec, 'pool', e.input('x', { n: 1, c: 4, h: 3, w: 2 }, values(24, 1))));
     }),
   ).rejects.toThrow('pool takes [N, 4, 2, 2], found [1, 4, 3, 2]');

@@ -1,0 +1,91 @@
+// Attention in steps, stored weights times rows of tokens.
+//
+//   y[i, d] = sum over j of scores[i, j] * b[j, d], divided by total[i] with DIVIDE 1
+//
+// Used for out = weights v, and for d_q = d_scores k. scores [N, HEADS, QUERIES, KEY_QUADS] of vec4f with zeros past the last
+// key; b [N, TOKENS, ...] and y [N, Y_TOKENS, ...] of vec4f: token t of head h of image n begins at
+// START + (n * tokens + t) * TOKEN + h * HEAD. Rows of y from QUERIES on become zero.
+//
+// One invocation makes RUN queries times QUADS quads of the head: id.x counts tiles, id.y heads of all images.
+
+const RUN: u32 = 8u; // tile: queries an invocation
+const QUADS: u32 = 4u; // tile: quads of the head an invocation
+
+override TOKENS: u32;
+override QUERIES: u32;
+override HEADS: u32;
+override HEAD_QUADS: u32;
+override KEY_QUADS: u32;
+override HEAD_ROWS: u32; // N * HEADS
+override B_START: u32;
+override B_TOKEN: u32;
+override B_HEAD: u32;
+override Y_START: u32;
+override Y_TOKENS: u32;
+override Y_TOKEN: u32;
+override Y_HEAD: u32;
+override DIVIDE: u32;
+
+@group(0) @binding(0) var<storage, read> scores: array<vec4f>;
+@group(0) @binding(1) var<storage, read> b: array<vec4f>;
+@group(0) @binding(2) var<storage, read> total: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  let parts = (HEAD_QUADS + QUADS - 1u) / QUADS;
+  let first_query = id.x / parts * RUN;
+  let first_quad = id.x % parts * QUADS;
+  if (first_query >= Y_TOKENS || id.y >= HEAD_ROWS) {
+    return;
+  }
+  let image = id.y / HEADS;
+  let head = id.y % HEADS;
+  let b_start = B_START + image * TOKENS * B_TOKEN + head * B_HEAD;
+
+  var row: array<u32, RUN>; // where each row of weights begins; a row too many repeats the last
+  var sums: array<vec4f, RUN * QUADS>;
+  for (var i = 0u; i < RUN; i++) {
+    row[i] = (id.y * QUERIES + min(first_query + i, QUERIES - 1u)) * KEY_QUADS;
+    for (var d = 0u; d < QUADS; d++) {
+      sums[i * QUADS + d] = vec4f();
+    }
+  }
+  var quad: array<u32, QUADS>;
+  for (var d = 0u; d < QUADS; d++) {
+    quad[d] = min(first_quad + d, HEAD_QUADS - 1u);
+  }
+
+  for (var k = 0u; k < KEY_QUADS; k++) {
+    var line: array<vec4f, RUN>;
+    for (var i = 0u; i < RUN; i++) {
+      line[i] = scores[row[i] + k];
+    }
+    let key0 = b_start + min(k * 4u, TOKENS - 1u) * B_TOKEN;
+    let key1 = b_start + min(k * 4u + 1u, TOKENS - 1u) * B_TOKEN;
+    let key2 = b_start + min(k * 4u + 2u, TOKENS - 1u) * B_TOKEN;
+    let key3 = b_start + min(k * 4u + 3u, TOKENS - 1u) * B_TOKEN;
+    for (var d = 0u; d < QUADS; d++) {
+      let values = mat4x4f(b[key0 + quad[d]], b[key1 + quad[d]], b[key2 + quad[d]], b[key3 + quad[d]]);
+      for (var i = 0u; i < RUN; i++) {
+        sums[i * QUADS + d] += values * line[i];
+      }
+    }
+  }
+
+  for (var i = 0u; i < RUN; i++) {
+    let token = first_query + i;
+    if (token < Y_TOKENS) {
+      var factor = select(0.0, 1.0, token < QUERIES);
+      if (DIVIDE == 1u) {
+        factor /= total[id.y * QUERIES + min(token, QUERIES - 1u)];
+      }
+      let at = Y_START + (image * Y_TOKENS + token) * Y_TOKEN + head * Y_HEAD + first_quad;
+      for (var d = 0u; d < QUADS; d++) {
+        if (first_quad + d < HEAD_QUADS) {
+          y[at + d] = sums[i * QUADS + d] * factor;
+        }
+      }
+    }
+  }
+}

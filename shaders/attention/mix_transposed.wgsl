@@ -1,0 +1,85 @@
+// Attention in steps, the transpose of stored weights times rows of queries.
+//
+//   y[j, d] = sum over i of scores[i, j] * a[i, d]
+//
+// Used for d_v = weights^T d_out, and for d_k = d_scores^T q. scores [N, HEADS, QUERIES, KEY_QUADS] of vec4f;
+// a [N, A_TOKENS, ...] and y [N, TOKENS, ...] of vec4f: token t of head h of image n begins at
+// START + (n * tokens + t) * TOKEN + h * HEAD.
+//
+// One invocation makes KEYS quads of keys times QUADS quads of the head: id.x counts tiles, id.y heads of all images.
+
+const KEYS: u32 = 2u; // tile: quads of keys an invocation
+const QUADS: u32 = 4u; // tile: quads of the head an invocation
+
+override TOKENS: u32;
+override QUERIES: u32;
+override HEADS: u32;
+override HEAD_QUADS: u32;
+override KEY_QUADS: u32;
+override HEAD_ROWS: u32; // N * HEADS
+override A_START: u32;
+override A_TOKENS: u32;
+override A_TOKEN: u32;
+override A_HEAD: u32;
+override Y_START: u32;
+override Y_TOKEN: u32;
+override Y_HEAD: u32;
+
+@group(0) @binding(0) var<storage, read> scores: array<vec4f>;
+@group(0) @binding(1) var<storage, read> a: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  let parts = (HEAD_QUADS + QUADS - 1u) / QUADS;
+  let first_key = id.x / parts * KEYS;
+  let first_quad = id.x % parts * QUADS;
+  if (first_key >= KEY_QUADS || id.y >= HEAD_ROWS) {
+    return;
+  }
+  let image = id.y / HEADS;
+  let head = id.y % HEADS;
+  let a_start = A_START + image * A_TOKENS * A_TOKEN + head * A_HEAD;
+  let row_start = id.y * QUERIES * KEY_QUADS;
+
+  var sums: array<mat4x4f, KEYS * QUADS>; // a column a key
+  var key: array<u32, KEYS>; // a quad too many repeats the last
+  for (var j = 0u; j < KEYS; j++) {
+    key[j] = min(first_key + j, KEY_QUADS - 1u);
+    for (var d = 0u; d < QUADS; d++) {
+      sums[j * QUADS + d] = mat4x4f();
+    }
+  }
+  var quad: array<u32, QUADS>;
+  for (var d = 0u; d < QUADS; d++) {
+    quad[d] = min(first_quad + d, HEAD_QUADS - 1u);
+  }
+
+  for (var i = 0u; i < QUERIES; i++) {
+    var line: array<vec4f, QUADS>;
+    for (var d = 0u; d < QUADS; d++) {
+      line[d] = a[a_start + i * A_TOKEN + quad[d]];
+    }
+    for (var j = 0u; j < KEYS; j++) {
+      let w = scores[row_start + i * KEY_QUADS + key[j]];
+      for (var d = 0u; d < QUADS; d++) {
+        sums[j * QUADS + d] += mat4x4f(line[d] * w.x, line[d] * w.y, line[d] * w.z, line[d] * w.w);
+      }
+    }
+  }
+
+  for (var j = 0u; j < KEYS; j++) {
+    var token: array<u32, 4u>;
+    for (var t = 0u; t < 4u; t++) {
+      token[t] = (first_key + j) * 4u + t;
+      if (token[t] < TOKENS) {
+        let at = Y_START + (image * TOKENS + token[t]) * Y_TOKEN + head * Y_HEAD + first_quad;
+        for (var d = 0u; d < QUADS; d++) {
+          if (first_quad + d < HEAD_QUADS) {
+            y[at + d] = sums[j * QUADS + d][t];
+          }
+        }
+      }
+    }
+  }
+}
