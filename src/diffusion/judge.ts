@@ -98,9 +98,9 @@ export class Judge {
     return { logProbs, gradient };
   }
 
-  /** Floating-point operations of one judgement, by the cost model: to weigh it against a denoising step. */
-  get flops(): number {
-    return this.#plan.schedule.calls.reduce((sum, { cost }) => sum + cost.flops, 0);
+  /** Milliseconds of GPU time that a judgement took last, or null before the first. */
+  get runMs(): number | null {
+    return this.#plan.runMs;
   }
 
   dispose(): void {

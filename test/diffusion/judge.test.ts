@@ -23,7 +23,7 @@ test('log-probabilities and gradient are those of a guided step at scale 1', asy
     }
     before = await step.sample();
   }
-  expect(judge.flops).toBeGreaterThan(1e6);
+  expect(judge.runMs).toBeGreaterThan(0);
   judge.dispose();
   denoiser.dispose();
 });

@@ -1,0 +1,20 @@
+// Builds dist-pages/: the two pages with their models, for any static file server under any path.
+import { join } from 'node:path';
+import { build } from 'vite';
+import { root, writeTypes } from './shaders/write_types.mjs';
+
+writeTypes();
+const demo = join(root, 'demo');
+await build({
+  root: demo,
+  configFile: join(root, 'vite.config.mjs'),
+  base: './',
+  logLevel: 'warn',
+  build: {
+    target: 'es2022',
+    outDir: join(root, 'dist-pages'),
+    emptyOutDir: true,
+    modulePreload: { polyfill: false },
+    rollupOptions: { input: { generate: join(demo, 'index.html'), bench: join(demo, 'bench/index.html') } },
+  },
+});
