@@ -15,6 +15,13 @@ await build({
     outDir: join(root, 'dist-pages'),
     emptyOutDir: true,
     modulePreload: { polyfill: false },
-    rollupOptions: { input: { generate: join(demo, 'index.html'), bench: join(demo, 'bench/index.html') } },
+    rollupOptions: {
+      input: { generate: join(demo, 'index.html'), bench: join(demo, 'bench/index.html') },
+      // The engine is a file of its own: both pages load it, and a browser keeps it when only a page changes.
+      output: {
+        entryFileNames: 'assets/[name]-[hash].js',
+        codeSplitting: { groups: [{ name: 'engine', test: /[\\/](src|shaders)[\\/]/ }] },
+      },
+    },
   },
 });
