@@ -1,5 +1,6 @@
 /** @file What a visitor without WebGPU can do, this browser's and system's advice first. */
 import { make } from './shell/dom.ts';
+import { icon } from './shell/icons.ts';
 
 export type Browser = 'chrome' | 'firefox' | 'safari' | 'other';
 export type System = 'windows' | 'macos' | 'ios' | 'android' | 'linux' | 'other';
@@ -107,14 +108,16 @@ function withCode(text: string): (string | Node)[] {
 
 /** @param reason what the browser answered, in words */
 export function showAdvice(host: HTMLElement, reason: string, secure: boolean): void {
-  const items = adviceFor(readVisitor(navigator.userAgent, navigator.maxTouchPoints)).map(({ advice, here }) =>
-    make(
+  const items = adviceFor(readVisitor(navigator.userAgent, navigator.maxTouchPoints)).map(({ advice, here }) => ({
+    here,
+    item: make(
       'li',
       { class: here ? 'you' : null },
       make('b', {}, advice.title, here && make('span', { class: 'here' }, 'this browser')),
       make('span', {}, ...withCode(advice.text)),
     ),
-  );
+  }));
+  const [first, others] = [items.filter(({ here }) => here), items.filter(({ here }) => !here)];
   const insecure = make(
     'li',
     { class: 'you' },
@@ -133,7 +136,14 @@ export function showAdvice(host: HTMLElement, reason: string, secure: boolean): 
       { class: 'lead' },
       `Pilotwave computes on the graphics processor through WebGPU, and ${reason}. Below is what to do. The images were recorded on another machine; the ruler goes through their steps.`,
     ),
-    make('ul', { class: 'browsers' }, ...(secure ? [] : [insecure]), ...items, remote),
+    make('ul', { class: 'browsers' }, ...(secure ? [] : [insecure]), ...first.map(({ item }) => item), remote),
+    make(
+      'details',
+      // Where the browser was not recognised, the list is the advice.
+      { class: 'explain', open: first.length === 0 },
+      make('summary', {}, icon('chevron', 'icon chev'), 'Other browsers and systems'),
+      make('ul', { class: 'browsers' }, ...others.map(({ item }) => item)),
+    ),
     make('h2', { class: 'rec' }, 'Recorded images'),
   );
   host.hidden = false;

@@ -49,7 +49,7 @@ export class SettingsForm {
       mark.style.left = `${positionOf(value) / 4}%`;
       return mark;
     });
-    byId('scale-slider').prepend(...marks);
+    this.#scale.before(...marks);
     this.offer(choices);
     this.#listen();
   }

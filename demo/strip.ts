@@ -51,9 +51,11 @@ export class Strip {
       picture.showHeat(null, 0, shape);
     }
     this.probabilities(null);
+    byId('strip').classList.add('waiting');
   }
 
   show({ shape }: History, frame: Frame): void {
+    byId('strip').classList.remove('waiting');
     this.#tiles.forEach(({ picture }, i) => {
       picture.show(frame.x0, i, shape);
     });

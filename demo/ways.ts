@@ -100,11 +100,13 @@ export class Ways {
         picture.showHeat(null, 0, shape);
       });
       this.result(way, null, null);
+      row.pictures[0]!.element.closest('ul')!.classList.add('waiting');
     }
     this.#rows.classifier.scale.textContent = scaleText(scale);
   }
 
   show(way: Way, { shape }: History, frame: Frame): void {
+    this.#rows[way].pictures[0]!.element.closest('ul')!.classList.remove('waiting');
     this.#rows[way].pictures.slice(0, shape.n).forEach((picture, i) => {
       picture.show(frame.x0, i, shape);
     });
