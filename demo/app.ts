@@ -624,7 +624,10 @@ export class App {
     this.#status.say('No WebGPU here', 'recorded images below');
     this.#status.announce('No WebGPU here. Recorded images are shown.');
     const reason = missing ? 'this browser does not offer it' : 'this browser found no graphics processor to offer';
-    showAdvice(byId('no-webgpu'), reason, isSecureContext);
+    showAdvice(byId('no-webgpu'), reason, isSecureContext, {
+      sentence: 'The images below were recorded on another machine; the ruler goes through their steps.',
+      heading: 'Recorded images',
+    });
     for (const id of ['strip-block', 'ways-block', 'checkpoints-block']) byId(id).hidden = true;
     byId('tools').hidden = true;
     try {

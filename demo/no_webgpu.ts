@@ -106,8 +106,16 @@ function withCode(text: string): (string | Node)[] {
   return text.split('`').map((part, i) => (i % 2 === 0 ? part : make('code', {}, part)));
 }
 
-/** @param reason what the browser answered, in words */
-export function showAdvice(host: HTMLElement, reason: string, secure: boolean): void {
+/**
+ * @param reason what the browser answered, in words
+ * @param below what is shown instead, as a sentence and as a heading; null for nothing
+ */
+export function showAdvice(
+  host: HTMLElement,
+  reason: string,
+  secure: boolean,
+  below: { readonly sentence: string; readonly heading: string } | null,
+): void {
   const items = adviceFor(readVisitor(navigator.userAgent, navigator.maxTouchPoints)).map(({ advice, here }) => ({
     here,
     item: make(
@@ -134,7 +142,7 @@ export function showAdvice(host: HTMLElement, reason: string, secure: boolean): 
     make(
       'p',
       { class: 'lead' },
-      `Pilotwave computes on the graphics processor through WebGPU, and ${reason}. Below is what to do. The images were recorded on another machine; the ruler goes through their steps.`,
+      `Pilotwave computes on the graphics processor through WebGPU, and ${reason}. Here is what to do.${below ? ` ${below.sentence}` : ''}`,
     ),
     make('ul', { class: 'browsers' }, ...(secure ? [] : [insecure]), ...first.map(({ item }) => item), remote),
     make(
@@ -144,7 +152,7 @@ export function showAdvice(host: HTMLElement, reason: string, secure: boolean): 
       make('summary', {}, icon('chevron', 'icon chev'), 'Other browsers and systems'),
       make('ul', { class: 'browsers' }, ...others.map(({ item }) => item)),
     ),
-    make('h2', { class: 'rec' }, 'Recorded images'),
+    ...(below ? [make('h2', { class: 'rec' }, below.heading)] : []),
   );
   host.hidden = false;
 }
