@@ -331,7 +331,7 @@ function distinctVariants(runtime: Runtime, kernel: KernelCase, weights: Weights
     seen.add(key);
     list.push({ ...variant, chosen: variant === own });
   }
-  return list.length === 1 ? [{ ...list[0]!, name: 'only_one' }] : list;
+  return list.length === 1 ? [{ ...list[0]!, name: 'the only one' }] : list;
 }
 
 async function build(

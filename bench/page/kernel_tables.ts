@@ -12,7 +12,7 @@ const TITLE = { forward: 'forward', gradient: 'gradient' } as const;
 /** 100 % lies here in a share's bar, so that what passes it can be seen. */
 const FULL = 1.15;
 
-export const errorWords = (error: number): string => error.toExponential(1).replace('e-', 'e−');
+export const errorWords = (error: number): string => (error === 0 ? '0' : error.toExponential(1).replace('e-', 'e−'));
 
 export interface TablesState {
   /** Cases to be run or that were run, in order. */

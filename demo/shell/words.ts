@@ -1,6 +1,6 @@
 /** @file Numbers as the pages write them: three significant digits, a unit after a space, a true minus. */
 
-const THIN = ' ';
+const THIN = '\u2009';
 
 /** Thin spaces between thousands. */
 export const whole = (value: number): string => String(Math.round(value)).replace(/\B(?=(\d{3})+$)/g, THIN);
