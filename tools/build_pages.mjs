@@ -1,5 +1,6 @@
-// Builds dist-pages/: the two pages with their models, for any static file server under any path.
-import { join } from 'node:path';
+// Builds dist-pages/: the two pages with their models, for any static file server under any path. Another folder may be
+// given as an argument.
+import { join, resolve } from 'node:path';
 import { build } from 'vite';
 import { root, writeTypes } from './shaders/write_types.mjs';
 
@@ -12,7 +13,7 @@ await build({
   logLevel: 'warn',
   build: {
     target: 'es2022',
-    outDir: join(root, 'dist-pages'),
+    outDir: resolve(process.argv[2] ?? join(root, 'dist-pages')),
     emptyOutDir: true,
     modulePreload: { polyfill: false },
     rollupOptions: {

@@ -3,13 +3,13 @@ import type { Page } from 'puppeteer';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { parseResult } from '../../bench/results.ts';
 import { launchForTests, serve } from './browser.ts';
-import { buildPages, openPage, phaseIs, savedBy, settled, shoot, textOf } from './pages.ts';
+import { buildPages, openPage, phaseIs, savedBy, settled, shoot, siteOf, textOf } from './pages.ts';
 
 const browser = await launchForTests();
 const { server, origin } = await serve();
 /** One family with one short shape. */
-const address = `${origin}/dist-pages/bench/?family=Resampling&shapes=Shipped+models`;
-beforeAll(() => buildPages());
+const address = `${origin}/${siteOf('bench')}/bench/?family=Resampling&shapes=Shipped+models`;
+beforeAll(() => buildPages('bench'));
 afterAll(async () => {
   await browser?.close();
   server.close();
@@ -81,7 +81,10 @@ here('a part is run, kept, compared, and linked', async () => {
 });
 
 here('whole models are timed by layer, and stop stops', async () => {
-  const { page, close } = await openPage(browser!, `${origin}/dist-pages/bench/?family=Models&shapes=Shipped+models`);
+  const { page, close } = await openPage(
+    browser!,
+    `${origin}/${siteOf('bench')}/bench/?family=Models&shapes=Shipped+models`,
+  );
   await phaseIs(page, 'ready');
   await click(page, '#run');
   await page.waitForSelector('.stack', { timeout: 100_000 });

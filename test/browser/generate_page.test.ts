@@ -17,13 +17,14 @@ import {
   savedBy,
   settled,
   shoot,
+  siteOf,
   textOf,
 } from './pages.ts';
 
 const browser = await launchForTests();
 const { server, origin } = await serve();
-const address = `${origin}/dist-pages/`;
-beforeAll(() => buildPages());
+const address = `${origin}/${siteOf('generate')}/`;
+beforeAll(() => buildPages('generate'));
 afterAll(async () => {
   await browser?.close();
   server.close();
@@ -46,7 +47,7 @@ const change = (page: Page, selector: string, value: string) =>
   );
 
 test('the code of a page stays below 60 kB gzipped, the engine apart', () => {
-  const files = builtFiles('index.html');
+  const files = builtFiles('generate', 'index.html');
   const sizes = [...files].map(([name, data]) => ({ name, size: gzipSync(data, { level: 9 }).length }));
   const engine = sizes.find(({ name }) => name.startsWith('engine'));
   expect(engine?.size).toBeLessThan(60_000);
@@ -56,7 +57,7 @@ test('the code of a page stays below 60 kB gzipped, the engine apart', () => {
 });
 
 test('a page asks nobody else for anything', () => {
-  for (const [name, data] of builtFiles('index.html')) {
+  for (const [name, data] of builtFiles('generate', 'index.html')) {
     if (!name.endsWith('.js')) expect(data.toString(), name).not.toMatch(/(src|href|url)\s*[=(]\s*["']?(https?:)?\/\//);
   }
 });
