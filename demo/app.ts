@@ -11,13 +11,14 @@ import { gaussianNoise, imageBytes, type Model, PilotwaveError } from '../src/in
 import { CheckpointsPanel, type ModelFile } from './checkpoints_panel.ts';
 import { Diagnostics } from './diagnostics.ts';
 import { describeModel, type NamedFile, type Opened, openCheckpoint } from './files/open.ts';
-import { columns, Grid } from './grid.ts';
+import { GpuWork, type Work } from './gpu_work.ts';
+import { Grid } from './grid.ts';
 import type { History, ImageShape } from './history.ts';
-import { download, SHIPPED, type ShippedFile, shippedModel } from './models.ts';
+import { drawLoading, ModelFiles, type Received, shareOf } from './loading.ts';
+import { SHIPPED, shippedModel } from './models.ts';
 import { showAdvice } from './no_webgpu.ts';
 import { loadRecording } from './recorded.ts';
 import { Run, type RunOptions } from './run.ts';
-import { filmGif, imagePng, offer, sheetPng } from './save.ts';
 import { Session } from './session.ts';
 import {
   GUIDANCE_TITLES,
@@ -28,7 +29,6 @@ import {
   SCALES,
   type Settings,
   samePictures,
-  slug,
   type View,
   writeQuery,
 } from './settings.ts';
@@ -41,18 +41,11 @@ import { Sheet } from './shell/sheet.ts';
 import { bytes, duration, milliseconds, plural, scaleText } from './shell/words.ts';
 import { Status } from './status.ts';
 import { Strip } from './strip.ts';
+import { copyText, takeAway } from './take_away.ts';
 import { Plane } from './two_dimensions/panel.ts';
 import { WAY_IMAGES, WAYS, Ways } from './ways.ts';
 
 export type Phase = 'loading' | 'compiling' | 'sampling' | 'stopped' | 'done' | 'error' | 'no-webgpu';
-
-/** Something that is using the GPU. */
-interface Work {
-  readonly name: 'images' | 'strip' | 'ways';
-  readonly controller: AbortController;
-  run: Run | null;
-  stopped: boolean;
-}
 
 const WORK_TITLES = { images: 'Sampling', strip: 'Scale strip', ways: 'Two ways' } as const;
 
@@ -82,12 +75,10 @@ export class App {
   #run: Run | null = null;
   /** A recorded run, where there is no GPU. */
   #recorded: History | null = null;
-  #work: Work | null = null;
-  #ticket = 0;
-  #idle: Promise<void> = Promise.resolve();
-  /** What a classifier is asked after a run, until something else wants the GPU. */
-  #background = new AbortController();
-  #resting: Promise<void> = Promise.resolve();
+  readonly #gpu = new GpuWork(
+    () => this.#showButtons(),
+    (error, signal) => this.#fail(error, signal),
+  );
   #loading = new AbortController();
   /** Steps looked at; null to follow the run. */
   #scrubbed: number | null = null;
@@ -97,8 +88,10 @@ export class App {
   #drawn = 0;
   #startedAt = 0;
   #seconds = 0;
+  /** The image that the strip shows; -1 before it was run. */
   #stripImage = -1;
-  readonly #bytes = new Map<string, ArrayBuffer>();
+  #madeWith = { strip: '', ways: '' };
+  readonly #models = new ModelFiles();
   #files: { unet: ModelFile; classifier: ModelFile | null } | null = null;
   #opened: { unet: Opened | null; classifier: Opened | null } = { unet: null, classifier: null };
 
@@ -143,12 +136,13 @@ export class App {
     this.#loading = new AbortController();
     try {
       // The models are fetched while the device is asked for.
-      const files = this.#fetchModels(this.#loading.signal);
+      const model = shippedModel(this.#settings.model);
+      const files = this.#models.fetch(model, this.#loading.signal, (state) => this.#reportLoading(state));
       files.catch(() => {});
       if (!this.#session) await this.#openSession();
       const [unet, classifier] = await files;
       if (this.#opened.unet) this.#useOpened(this.#opened.unet);
-      else this.#session!.load(unet!, classifier!);
+      else this.#session!.load(unet, classifier);
       if (this.#opened.classifier) this.#useOpened(this.#opened.classifier);
       this.#afterModels();
       await this.#generate();
@@ -182,11 +176,9 @@ export class App {
   }
 
   #loseDevice(reason: string): void {
-    this.#ticket++;
-    this.#work?.controller.abort();
+    this.#gpu.drop();
     this.#session = null;
-    const at = this.#run ? `${plural(this.#run.history.done, 'step')} of ${this.#run.count} are kept to look at. ` : '';
-    this.#run = null;
+    const at = this.#run ? `The images are kept as of step ${this.#run.history.done} of ${this.#run.count}. ` : '';
     this.#setPhase('error');
     this.#notify(
       notice(
@@ -197,52 +189,13 @@ export class App {
     );
   }
 
-  async #fetchModels(signal: AbortSignal): Promise<ArrayBuffer[]> {
-    const { unet, classifier } = shippedModel(this.#settings.model);
-    const files = [unet, classifier];
-    const received = files.map(({ name, bytes: size }) => (this.#bytes.has(name) ? size : 0));
-    const total = files.reduce((sum, { bytes: size }) => sum + size, 0);
-    const report = () => this.#reportLoading(files, received, total);
-    report();
-    return Promise.all(
-      files.map(async (file, i) => {
-        const kept = this.#bytes.get(file.name);
-        if (kept) return kept;
-        const data = await download(file, signal, (count) => {
-          received[i] = count;
-          report();
-        });
-        this.#bytes.set(file.name, data);
-        return data;
-      }),
-    );
-  }
-
-  #reportLoading(files: readonly ShippedFile[], received: readonly number[], total: number): void {
+  #reportLoading(state: Received): void {
     if (this.#phase !== 'loading') return;
-    const sum = received.reduce((a, b) => a + b, 0);
-    this.#status.say('Loading the model', `${bytes(sum)} of ${bytes(total)}`);
-    this.#status.bar(sum / total);
+    const { done, total } = shareOf(state);
+    this.#status.say('Loading the model', `${bytes(done)} of ${bytes(total)}`);
+    this.#status.bar(done / total);
     this.#status.facts('Then the kernels are compiled, and sampling begins');
-    byId('fill').replaceChildren(
-      make(
-        'ul',
-        { class: 'loads' },
-        ...files.map((file, i) => {
-          const share = received[i]! / file.bytes;
-          const bar = make('i');
-          bar.style.width = `${100 * share}%`;
-          const state = share === 1 ? bytes(file.bytes) : `${bytes(received[i]!)} of ${bytes(file.bytes)}`;
-          return make(
-            'li',
-            {},
-            make('span', { class: 'mono' }, file.name),
-            make('span', { class: 'meter' }, bar),
-            make('span', {}, state),
-          );
-        }),
-      ),
-    );
+    drawLoading(byId('fill'), state);
   }
 
   /** The form, the grid and the table follow the models in use. */
@@ -313,7 +266,7 @@ export class App {
 
   async #changeModel(): Promise<void> {
     this.#opened = { unet: null, classifier: null };
-    await this.#quiet();
+    await this.#gpu.quiet();
     this.#run = null;
     await this.#connect();
   }
@@ -327,36 +280,6 @@ export class App {
   }
 
   // ------------------------------------------------------------------------------------------------------- runs
-
-  /** Ends what is under way, and waits for it. @returns false if something newer was asked for meanwhile */
-  async #quiet(): Promise<boolean> {
-    const ticket = ++this.#ticket;
-    this.#work?.controller.abort();
-    this.#background.abort();
-    await Promise.all([this.#idle, this.#resting]);
-    return ticket === this.#ticket;
-  }
-
-  /** Does something with the GPU alone. What it throws is shown. */
-  async #exclusively(name: Work['name'], body: (work: Work) => Promise<void>): Promise<Work> {
-    const work: Work = { name, controller: new AbortController(), run: null, stopped: false };
-    this.#work = work;
-    this.#showButtons();
-    let finished = () => {};
-    this.#idle = new Promise((resolve) => {
-      finished = resolve;
-    });
-    try {
-      await body(work);
-    } catch (error) {
-      this.#fail(error, work.controller.signal);
-    } finally {
-      if (this.#work === work) this.#work = null;
-      finished();
-      this.#showButtons();
-    }
-    return work;
-  }
 
   #runOptions(guidance: GuidanceName, labels: readonly number[], work: Work): RunOptions {
     const session = this.#session!;
@@ -377,7 +300,7 @@ export class App {
   }
 
   #reportCompiling(work: Work, done: number, total: number): void {
-    if (this.#work !== work || work.controller.signal.aborted) return;
+    if (this.#gpu.current !== work || work.controller.signal.aborted) return;
     if (work.name === 'images') this.#setPhase('compiling');
     this.#status.say('Compiling', `${done} of ${plural(total, 'kernel')}`);
     this.#status.bar(done / total);
@@ -388,14 +311,14 @@ export class App {
   /** Begins anew with the settings as they are. */
   async #generate(): Promise<void> {
     clearTimeout(this.#settle);
-    if (!(await this.#quiet()) || !this.#session) return;
+    if (!(await this.#gpu.quiet()) || !this.#session) return;
     const old = this.#run;
     this.#run = null;
     await old?.close();
     this.#scrubbed = null;
     this.#clearErrors();
     this.#showStart();
-    await this.#exclusively('images', async (work) => {
+    await this.#gpu.exclusively('images', async (work) => {
       const { guidance } = this.#settings;
       const run = new Run({
         ...this.#runOptions(guidance, this.#labels(), work),
@@ -412,10 +335,10 @@ export class App {
   /** After a stop: from the next step on. */
   async #goOn(): Promise<void> {
     const run = this.#run;
-    if (!run || run.ended || !(await this.#quiet())) return;
+    if (!run || run.ended || !(await this.#gpu.quiet())) return;
     this.#scrubbed = null;
     this.#clearErrors();
-    await this.#exclusively('images', (work) => this.#advance(work, run));
+    await this.#gpu.exclusively('images', (work) => this.#advance(work, run));
   }
 
   async #advance(work: Work, run: Run): Promise<void> {
@@ -429,13 +352,11 @@ export class App {
     showBadge(this.#session!.runtime.adapter, run.stepMs);
     this.#draw();
     this.#showStatus();
-    const background = new AbortController();
-    this.#background = background;
-    this.#resting = run.judgeRest(background.signal).catch((error) => this.#fail(error, background.signal));
+    this.#gpu.rest((signal) => run.judgeRest(signal));
   }
 
   #stepped(work: Work): void {
-    if (this.#work !== work || !work.run) return;
+    if (this.#gpu.current !== work || !work.run) return;
     if (work.name === 'images' && this.#phase !== 'sampling') {
       this.#setPhase('sampling');
       this.#startedAt = performance.now();
@@ -454,7 +375,7 @@ export class App {
       this.#loading.abort();
       return;
     }
-    const work = this.#work;
+    const work = this.#gpu.current;
     if (!work) return;
     work.stopped = true;
     if (work.run && work.run.submitted > 0) work.run.stop();
@@ -465,19 +386,22 @@ export class App {
   /** Something beside the main run, which pauses for it and goes on afterwards. */
   async #aside(name: 'strip' | 'ways', body: (work: Work) => Promise<void>): Promise<void> {
     if (!this.#session?.loaded) return;
-    const paused = this.#work?.name === 'images' && (this.#work.run?.submitted ?? 0) > 0 ? this.#run : null;
+    const busy = this.#gpu.current?.name === 'images';
+    const paused = busy && (this.#run?.submitted ?? 0) > 0 ? this.#run : null;
     if (paused) {
       paused.stop();
-      await this.#idle;
+      await this.#gpu.idle;
     }
-    if (!(await this.#quiet())) return;
-    const ticket = this.#ticket;
-    const work = await this.#exclusively(name, body);
-    if (ticket !== this.#ticket) return;
+    if (!(await this.#gpu.quiet())) return;
+    const { ticket } = this.#gpu;
+    const work = await this.#gpu.exclusively(name, body);
+    if (ticket !== this.#gpu.ticket) return;
     this.#showStatus();
-    if (paused && !paused.ended && paused === this.#run && !work.stopped) await this.#goOn();
+    if (!busy || work.stopped) return;
     // A run that was cut off while compiling has nothing to go on from.
-    else if (!this.#run && this.#phase !== 'error') await this.#generate();
+    if (paused && paused === this.#run) {
+      if (!paused.ended) await this.#goOn();
+    } else await this.#generate();
   }
 
   async #runStrip(): Promise<void> {
@@ -561,7 +485,7 @@ export class App {
       this.#checkpoints.refuse(name, error);
       return;
     }
-    if (!(await this.#quiet())) return;
+    if (!(await this.#gpu.quiet())) return;
     const old = this.#run;
     this.#run = null;
     await old?.close();
@@ -597,8 +521,8 @@ export class App {
   #fail(error: unknown, signal: AbortSignal): void {
     if (signal.aborted) {
       // Stopped while loading or compiling: nothing was made yet, so nothing is there to go on from.
-      if (this.#work?.stopped || this.#phase === 'loading') {
-        if (this.#work?.name === 'images') this.#run = null;
+      if (this.#gpu.current?.stopped || this.#phase === 'loading') {
+        if (this.#gpu.current?.name === 'images') this.#run = null;
         this.#setPhase('stopped');
         this.#showStatus();
       }
@@ -609,7 +533,8 @@ export class App {
       return;
     }
     if (error instanceof PilotwaveError && error.code === 'device-lost') return; // told by the device itself
-    this.#setPhase('error');
+    const aside = this.#gpu.current !== null && this.#gpu.current.name !== 'images';
+    if (!aside) this.#setPhase('error');
     this.#showStatus();
     this.#notify(notice('error', 'It could not go on:', error instanceof Error ? error.message : String(error)));
   }
@@ -650,7 +575,7 @@ export class App {
   }
 
   #showButtons(): void {
-    const busy = this.#work !== null || this.#phase === 'loading';
+    const busy = this.#gpu.current !== null || this.#phase === 'loading';
     const off = this.#phase === 'no-webgpu';
     for (const button of all<HTMLButtonElement>('[data-go]')) {
       const state = `${busy} ${off}`;
@@ -686,12 +611,20 @@ export class App {
     const labels = this.#labels();
     this.#grid.build(labels.map((k) => this.#classNames[k]!));
     if (!this.#run) this.#grid.showStart(this.#startPixels, this.#shape);
-    this.#stripImage = -1;
-    this.#noteStrip();
     this.#strip.mark(this.#settings.scale);
-    this.#strip.showStart(this.#startPixels, this.#shape, this.#grid.selected);
-    this.#showWaysStart();
+    this.#forgetAsides();
+    this.#noteStrip();
     this.#draw();
+  }
+
+  /** The strip and the ways begin anew when what they were made with has changed. */
+  #forgetAsides(): void {
+    const { scale, freeScale, view, heat, keepSeed, ...shared } = this.#settings;
+    const strip = JSON.stringify(shared);
+    const ways = JSON.stringify([shared, scale, freeScale]);
+    if (strip !== this.#madeWith.strip) this.#stripImage = -1;
+    if (ways !== this.#madeWith.ways) this.#showWaysStart();
+    this.#madeWith = { strip, ways };
   }
 
   #showWaysStart(): void {
@@ -713,7 +646,7 @@ export class App {
   }
 
   #showStatus(): void {
-    const work = this.#work;
+    const work = this.#gpu.current;
     if (this.#phase === 'no-webgpu' || this.#phase === 'loading') return;
     if (work && work.name !== 'images') {
       const { submitted = 0, count = 1, stepMs = null } = work.run ?? {};
@@ -824,7 +757,8 @@ export class App {
     });
     this.#noteStrip();
     this.#showButtons();
-    if (this.#run && this.#phase !== 'loading' && this.#phase !== 'compiling') this.#showFacts(this.#run, shown);
+    if (this.#run && this.#session && this.#phase !== 'loading' && this.#phase !== 'compiling')
+      this.#showFacts(this.#run, shown);
   }
 
   #paint(draw: () => void): void {
@@ -850,9 +784,9 @@ export class App {
     );
     byId('strip-run').addEventListener('click', () => void this.#runStrip());
     byId('ways-run').addEventListener('click', () => void this.#runWays());
-    byId('save-image').addEventListener('click', () => void this.#save('image'));
-    byId('save-sheet').addEventListener('click', () => void this.#save('sheet'));
-    byId('save-film').addEventListener('click', () => void this.#save('film'));
+    byId('save-image').addEventListener('click', () => this.#save('image'));
+    byId('save-sheet').addEventListener('click', () => this.#save('sheet'));
+    byId('save-film').addEventListener('click', () => this.#save('film'));
     byId('copy-link').addEventListener('click', () => void this.#copyLink());
     byId('explain-link').addEventListener('click', () => {
       byId<HTMLDetailsElement>('explain').open = true;
@@ -866,7 +800,7 @@ export class App {
   }
 
   #press(): void {
-    if (this.#work || this.#phase === 'loading') {
+    if (this.#gpu.current || this.#phase === 'loading') {
       this.#stop();
       return;
     }
@@ -882,59 +816,25 @@ export class App {
     void this.#generate();
   }
 
-  /** The settings in words, for files that leave the page. */
-  #line(): string {
-    const { guidance, scale, sampler, steps, eta, seed } = this.#settings;
-    const parts = [
-      shippedModel(this.#settings.model).title,
-      guidance === 'none'
-        ? 'no guidance'
-        : `${GUIDANCE_TITLES[guidance].toLowerCase()} guidance, scale ${scaleText(scale)}`,
-      `${SAMPLER_TITLES[sampler]}, ${plural(steps, 'step')}${sampler === 'ddim' && eta > 0 ? `, eta ${eta}` : ''}`,
-      `seed ${seed}`,
-    ];
-    return parts.join('; ');
-  }
-
-  async #save(what: 'image' | 'sheet' | 'film'): Promise<void> {
-    const run = this.#run;
-    const frame = run?.history.frameAt(this.#scrubbed ?? run.history.done);
-    if (!run || !frame) return;
-    const { view, seed } = this.#settings;
-    const { history: h } = run;
-    const image = this.#grid.selected;
-    const names = h.labels.map((k) => this.#classNames[k]!);
-    const text = (subject: string) => ({
-      Software: 'Pilotwave',
-      Description: subject,
-      Parameters: `${this.#line()}; step ${frame.index + 1} of ${h.count}`,
-      Source: location.href,
+  #save(what: 'image' | 'sheet' | 'film'): void {
+    const kept = this.#run?.history;
+    const frame = kept?.frameAt(this.#scrubbed ?? kept.done);
+    if (!kept || !frame) return;
+    void takeAway(what, {
+      history: kept,
+      frame,
+      image: this.#grid.selected,
+      settings: this.#settings,
+      classNames: this.#classNames,
     });
-    if (what === 'film') {
-      const gif = filmGif(h, view, columns(h.shape.n));
-      return offer(`pilotwave-seed-${seed}.gif`, 'image/gif', gif);
-    }
-    if (what === 'sheet') {
-      const made = await sheetPng(h, frame[view], names, columns(h.shape.n), this.#line(), text(names.join(', ')));
-      return offer(`pilotwave-seed-${seed}.png`, 'image/png', made);
-    }
-    const made = await imagePng(h, frame[view], image, text(`${names[image]}, image ${image + 1}`));
-    offer(`pilotwave-${slug(names[image]!)}-${image + 1}-seed-${seed}.png`, 'image/png', made);
   }
 
   async #copyLink(): Promise<void> {
-    const words = byId('copy-link').querySelector('.txt')!;
-    try {
-      await navigator.clipboard.writeText(location.href);
-      words.textContent = 'Copied';
+    if (await copyText(location.href, byId('copy-link'))) {
       this.#status.announce('The link was copied');
-      setTimeout(() => {
-        words.textContent = 'Copy link';
-      }, 1500);
-    } catch {
-      this.#notify(
-        notice('plain', 'The browser did not allow copying.', `The address of this page is the link: ${location.href}`),
-      );
+      return;
     }
+    const text = `The address of this page is the link: ${location.href}`;
+    this.#notify(notice('plain', 'The browser did not allow copying.', text));
   }
 }

@@ -8,6 +8,7 @@ import { all, byId, make } from '../../demo/shell/dom.ts';
 import { icon } from '../../demo/shell/icons.ts';
 import { notice } from '../../demo/shell/notice.ts';
 import { bytes, digits, duration, milliseconds, plural } from '../../demo/shell/words.ts';
+import { copyText } from '../../demo/take_away.ts';
 import { type AdapterDescription, PilotwaveError } from '../../src/index.ts';
 import { families, kernelCases, SHIPPED_MODELS } from '../kernels.ts';
 import { MODEL_CASES } from '../models.ts';
@@ -290,17 +291,9 @@ export class BenchPage {
       return;
     }
     const link = `${location.origin}${location.pathname}#r=${await encodeResult(this.#result)}`;
-    const words = button.querySelector('.txt');
-    try {
-      await navigator.clipboard.writeText(link);
-      if (words) words.textContent = 'Copied';
-      setTimeout(() => {
-        if (words) words.textContent = 'Copy link';
-      }, 1500);
-    } catch {
-      history.replaceState(null, '', link);
-      this.#say('plain', 'The browser did not allow copying.', 'The address of this page is now the link.');
-    }
+    if (await copyText(link, button)) return;
+    history.replaceState(null, '', link);
+    this.#say('plain', 'The browser did not allow copying.', 'The address of this page is now the link.');
   }
 
   async #compare(file: File): Promise<void> {

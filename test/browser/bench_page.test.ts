@@ -1,15 +1,15 @@
 /** @file The benchmark page, as built, driven in headless Chromium on its software adapter. */
 import type { Page } from 'puppeteer';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, expect, test } from 'vitest';
 import { parseResult } from '../../bench/results.ts';
 import { launchForTests, serve } from './browser.ts';
-import { buildPages, openPage, phaseIs, savedBy, settled, shoot, siteOf, textOf } from './pages.ts';
+import { openPage, phaseIs, savedBy, settled, shoot, textOf } from './pages.ts';
+import { SITE } from './site.ts';
 
 const browser = await launchForTests();
 const { server, origin } = await serve();
 /** One family with one short shape. */
-const address = `${origin}/${siteOf('bench')}/bench/?family=Resampling&shapes=Shipped+models`;
-beforeAll(() => buildPages('bench'));
+const address = `${origin}/${SITE}/bench/?family=Resampling&shapes=Shipped+models`;
 afterAll(async () => {
   await browser?.close();
   server.close();
@@ -81,10 +81,7 @@ here('a part is run, kept, compared, and linked', async () => {
 });
 
 here('whole models are timed by layer, and stop stops', async () => {
-  const { page, close } = await openPage(
-    browser!,
-    `${origin}/${siteOf('bench')}/bench/?family=Models&shapes=Shipped+models`,
-  );
+  const { page, close } = await openPage(browser!, `${origin}/${SITE}/bench/?family=Models&shapes=Shipped+models`);
   await phaseIs(page, 'ready');
   await click(page, '#run');
   await page.waitForSelector('.stack', { timeout: 100_000 });

@@ -2,29 +2,16 @@
 import { readFileSync } from 'node:fs';
 import { gzipSync } from 'node:zlib';
 import type { Page } from 'puppeteer';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, expect, test } from 'vitest';
 import { writeSafetensors } from '../../src/checkpoints/safetensors.ts';
 import { CLASSIFIER_FILE, UNET_FILE } from '../models.ts';
 import { launchForTests, serve } from './browser.ts';
-import {
-  buildPages,
-  builtFiles,
-  dropFiles,
-  gridPixels,
-  openPage,
-  phaseIs,
-  runAfter,
-  savedBy,
-  settled,
-  shoot,
-  siteOf,
-  textOf,
-} from './pages.ts';
+import { dropFiles, gridPixels, openPage, phaseIs, runAfter, savedBy, settled, shoot, textOf } from './pages.ts';
+import { SITE, siteFiles } from './site.ts';
 
 const browser = await launchForTests();
 const { server, origin } = await serve();
-const address = `${origin}/${siteOf('generate')}/`;
-beforeAll(() => buildPages('generate'));
+const address = `${origin}/${SITE}/`;
 afterAll(async () => {
   await browser?.close();
   server.close();
@@ -47,7 +34,7 @@ const change = (page: Page, selector: string, value: string) =>
   );
 
 test('the code of a page stays below 60 kB gzipped, the engine apart', () => {
-  const files = builtFiles('generate', 'index.html');
+  const files = siteFiles('index.html');
   const sizes = [...files].map(([name, data]) => ({ name, size: gzipSync(data, { level: 9 }).length }));
   const engine = sizes.find(({ name }) => name.startsWith('engine'));
   expect(engine?.size).toBeLessThan(60_000);
@@ -57,7 +44,7 @@ test('the code of a page stays below 60 kB gzipped, the engine apart', () => {
 });
 
 test('a page asks nobody else for anything', () => {
-  for (const [name, data] of builtFiles('generate', 'index.html')) {
+  for (const [name, data] of siteFiles('index.html')) {
     if (!name.endsWith('.js')) expect(data.toString(), name).not.toMatch(/(src|href|url)\s*[=(]\s*["']?(https?:)?\/\//);
   }
 });

@@ -1,33 +1,12 @@
 /** @file The built pages in a browser: opened, watched for complaints, looked at. */
-import { spawnSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
 import type { Browser, Page } from 'puppeteer';
 import { expect } from 'vitest';
+import { root } from './site.ts';
 
-const root = fileURLToPath(new URL('../..', import.meta.url));
 /** Ignored by git: pictures of the pages, to be looked at. */
 const SHOTS = join(root, 'out', 'pages');
-
-/** The folder that a test file's own build of the pages lies in, below the project's: test files run side by side. */
-export const siteOf = (name: string): string => `out/site-${name}`;
-
-export function buildPages(name: string): void {
-  const args = [join(root, 'tools', 'build_pages.mjs'), join(root, siteOf(name))];
-  const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8' });
-  if (status !== 0) throw new Error(`building the pages failed: ${stderr}`);
-}
-
-/** The text of the built scripts and style sheets, and the page itself, by name. */
-export function builtFiles(name: string, page: string): Map<string, Buffer> {
-  const folder = join(root, siteOf(name));
-  const files = new Map([[page, readFileSync(join(folder, page))]]);
-  for (const file of readdirSync(join(folder, 'assets'))) {
-    if (/\.(js|css)$/.test(file)) files.set(file, readFileSync(join(folder, 'assets', file)));
-  }
-  return files;
-}
 
 export interface Opened {
   readonly page: Page;
