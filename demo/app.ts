@@ -365,7 +365,7 @@ export class App {
     const { submitted, count, stepMs } = work.run;
     const quarter = Math.floor((4 * submitted) / count);
     this.#status.announce(`${WORK_TITLES[work.name]}, ${quarter * 25} percent`);
-    if (submitted % 5 === 0) showBadge(this.#session!.runtime.adapter, stepMs);
+    if (work.name === 'images' && submitted % 5 === 0) showBadge(this.#session!.runtime.adapter, stepMs);
   }
 
   /** Stops within the step under way; what there is stays. */
@@ -441,6 +441,7 @@ export class App {
       const session = this.#session!;
       const labels = this.#labels().slice(0, WAY_IMAGES);
       this.#showWaysStart();
+      byId('ways-run').textContent = 'Run again';
       for (const way of WAYS) {
         const missing = session.whyNot(way);
         if (missing) throw new Error(`Two ways needs both: ${missing}`);
@@ -628,6 +629,7 @@ export class App {
   }
 
   #showWaysStart(): void {
+    byId('ways-run').textContent = 'Run';
     const names = this.#labels()
       .slice(0, WAY_IMAGES)
       .map((k) => this.#classNames[k]!);

@@ -55,6 +55,7 @@ export class GpuWork {
     this.#ticket++;
     this.current?.controller.abort();
     this.#afterwards.abort();
+    this.current = null; // it ends when the driver says so; nobody has to wait to ask for something new
   }
 
   /** Does something alone. To be called after `quiet`. */

@@ -55,6 +55,8 @@ export class History {
   /** Steps done, recorded or not. */
   done = 0;
   readonly #frames = new Map<number, Frame>();
+  /** Heat maps of steps whose images are still to come. */
+  readonly #early = new Map<number, Int8Array>();
   readonly #budget: number;
   #stride = 1;
   #bytes = 0;
@@ -76,7 +78,9 @@ export class History {
     const xt = imageBytes(step.xt);
     // After the last step nothing is left to be predicted: what is shown is the result.
     const x0 = index === this.count - 1 ? xt : imageBytes(step.x0);
-    this.keep({ index, x0, xt, heat: step.gradient ? heatOf(step.gradient, this.shape) : null });
+    const heat = step.gradient ? heatOf(step.gradient, this.shape) : (this.#early.get(index) ?? null);
+    this.#early.delete(index);
+    this.keep({ index, x0, xt, heat });
   }
 
   /** Takes in what a classifier says at the start of a step. */
@@ -84,7 +88,9 @@ export class History {
     this.logProbs[index] = logProbs;
     this.gradientNorms[index] = norms(gradient, this.shape.n, 1);
     const frame = this.#frames.get(index);
-    if (frame) this.#frames.set(index, { ...frame, heat: heatOf(gradient, this.shape) });
+    const heat = heatOf(gradient, this.shape);
+    if (frame) this.#frames.set(index, { ...frame, heat });
+    else if (index >= this.done) this.#early.set(index, heat);
   }
 
   keep(frame: Frame): void {

@@ -224,6 +224,7 @@ here('the strip shows one seed at six scales, and two ways the same seed both wa
   expect(free).not.toEqual(classifier);
   await runAfter(page, () => click(page, '#strip li:nth-child(5) button'));
   expect(await query(page)).toContain('scale=8');
+  expect(await textOf(page, '#strip'), 'the strip stays when one of its scales is chosen').not.toContain('–');
   await close();
 });
 
@@ -272,6 +273,34 @@ here('a checkpoint is used, or refused with the reason', async () => {
   const classifier = readFileSync(CLASSIFIER_FILE);
   await runAfter(page, () => dropFiles(page, [{ name: 'judge.safetensors', base64: classifier.toString('base64') }]));
   expect(await textOf(page, '#in-use')).toContain('judge.safetensors');
+  await close();
+});
+
+here('a lost device is told, the images stay, and Generate goes on with a new one', async () => {
+  const { page, close } = await openPage(browser!, `${address}?class=shirt&count=1&steps=12&seed=7`, { losable: true });
+  await page.waitForFunction(() => /step [3-9]/.test(document.getElementById('what')!.textContent ?? ''), {
+    polling: 20,
+  });
+  await page.evaluate(() => window.loseDevice!());
+  await phaseIs(page, 'error');
+  await settled(page);
+  expect(await textOf(page, '#notices [role="alert"]')).toMatch(/device was lost \(pulled out\).*as of step \d+ of 12/);
+  const kept = await gridPixels(page);
+  expect(Math.max(...kept)).toBeGreaterThan(60);
+  await runAfter(page, () => click(page, '#rail [data-go]'));
+  expect(await page.$('#notices [role="alert"]')).toBeNull();
+  expect(await query(page), 'from the same seed').toContain('seed=7');
+  await close();
+});
+
+here('a strip that is asked for while sampling comes first, then the images go on', async () => {
+  const { page, close } = await openPage(browser!, `${address}?class=bag&count=1&steps=8&seed=7`);
+  await page.waitForFunction(() => /step [2-5]/.test(document.getElementById('what')!.textContent ?? ''), {
+    polling: 20,
+  });
+  await runAfter(page, () => click(page, '#strip-run'));
+  expect(await textOf(page, '#strip')).not.toContain('–');
+  expect(await textOf(page, '#what')).toContain('8 steps');
   await close();
 });
 

@@ -8,6 +8,12 @@ import { root } from './site.ts';
 /** Ignored by git: pictures of the pages, to be looked at. */
 const SHOTS = join(root, 'out', 'pages');
 
+declare global {
+  interface Window {
+    loseDevice?: () => void;
+  }
+}
+
 export interface Opened {
   readonly page: Page;
   /** Whatever the console or an exception said. */
@@ -20,13 +26,22 @@ export interface OpenOptions {
   readonly height?: number;
   readonly theme?: 'light' | 'dark';
   readonly webgpu?: boolean;
+  /** Gives the page a `loseDevice()`, after which its device counts as lost. */
+  readonly losable?: boolean;
   readonly reducedMotion?: boolean;
 }
 
 export async function openPage(
   browser: Browser,
   url: string,
-  { width = 1280, height = 800, theme = 'light', webgpu = true, reducedMotion = false }: OpenOptions = {},
+  {
+    width = 1280,
+    height = 800,
+    theme = 'light',
+    webgpu = true,
+    losable = false,
+    reducedMotion = false,
+  }: OpenOptions = {},
 ): Promise<Opened> {
   const context = await browser.createBrowserContext();
   const page = await context.newPage();
@@ -41,6 +56,19 @@ export async function openPage(
   });
   if (!webgpu) {
     await page.evaluateOnNewDocument(() => Object.defineProperty(navigator, 'gpu', { value: undefined }));
+  }
+  if (losable) {
+    await page.evaluateOnNewDocument(() => {
+      const request = GPUAdapter.prototype.requestDevice;
+      GPUAdapter.prototype.requestDevice = async function (descriptor) {
+        const device = await request.call(this, descriptor);
+        const lost = new Promise<GPUDeviceLostInfo>((resolve) => {
+          window.loseDevice = () => resolve({ reason: 'unknown', message: 'pulled out' } as GPUDeviceLostInfo);
+        });
+        Object.defineProperty(device, 'lost', { value: lost });
+        return device;
+      };
+    });
   }
   await page.emulateMediaFeatures([
     { name: 'prefers-color-scheme', value: theme },

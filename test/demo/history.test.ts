@@ -33,6 +33,16 @@ test('norms and log-probabilities are those of each image', () => {
   expect(history.frameAt(2)!.heat, 'a late judgement gives the heat map too').toEqual(new Int8Array(8).fill(127));
 });
 
+test('a step may be judged before its images are there', () => {
+  const history = new History(shape, [0, 0], 4);
+  history.record(step(0, { logProbs: null, gradient: null }));
+  history.judge(1, Float32Array.of(-1, -2, -3, -4), new Float32Array(8).fill(-1));
+  history.record(step(1, { logProbs: null, gradient: null }));
+  expect(history.frameAt(1)!.heat).toBeNull();
+  expect(history.frameAt(2)!.heat).toEqual(new Int8Array(8).fill(-127));
+  expect(history.logProb(1, 0)).toBe(-1);
+});
+
 test('the last step shows the result', () => {
   const history = new History(shape, [0, 0], 2);
   history.record(step(0));
