@@ -69,6 +69,7 @@ export {
 } from './diffusion/guidance.ts';
 export { heun } from './diffusion/heun.ts';
 export { imageBytes } from './diffusion/image.ts';
+export { Judge, type Judgement } from './diffusion/judge.ts';
 export {
   bitsPerDim,
   type Likelihood,

@@ -32,6 +32,7 @@ function build() {
   const output = join(root, 'dist', 'cli.js');
   const sources = [
     'src',
+    'bench',
     'shaders',
     'tools',
     'vite.config.mjs',

@@ -1,7 +1,9 @@
 /**
- * @file `bench`: where the time of a guided step goes on this adapter.
+ * @file `bench`: kernels, models and a guided step on this adapter; the same as the benchmark page, in text.
  */
-import { benchGuidedStep } from '../../bench/guided_step.ts';
+import { families, kernelCases } from '../../bench/kernels.ts';
+import { Collected, MODELS_FAMILY, runBench } from '../../bench/run.ts';
+import { modelLines, peakLines, rowLines } from '../../bench/tables.ts';
 import { requestNodeDevice } from '../node/device.ts';
 import { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
@@ -11,7 +13,13 @@ import { describeAdapterLine } from './console.ts';
 import { checkWritable, shippedWeights, writeWhole } from './files.ts';
 
 const OPTIONS = {
-  batch: { type: 'string', value: 'N', help: 'pictures at once', default: '10' },
+  only: { type: 'string', value: 'NAME', help: 'a family of kernels, or models: a part of its name' },
+  shapes: {
+    type: 'string',
+    value: 'NAME',
+    help: 'shipped, adm-64, adm-256, or all; on a software adapter shipped, else all',
+  },
+  batch: { type: 'string', value: 'N', help: 'images at once in whole models', default: '10' },
   json: { type: 'string', value: 'FILE', help: 'writes the figures as JSON' },
   adapter: {
     type: 'string',
@@ -22,17 +30,29 @@ const OPTIONS = {
 } as const satisfies OptionTable;
 
 export const benchHelp = {
-  usage: 'bench [--batch N] [--json FILE] [--adapter NAME]',
-  summary: 'times each kernel of a guided step of the shipped models',
+  usage: 'bench [--only NAME] [--shapes NAME] [--batch N] [--json FILE] [--adapter NAME]',
+  summary: 'times kernels and whole models, forward and backward',
   options: OPTIONS,
 };
+
+/** The one name that holds the text. @throws OptionError if there is none */
+function choose(option: string, text: string, names: readonly string[]): string {
+  const found = names.find((name) => name.toLowerCase().includes(text.toLowerCase()));
+  if (found) return found;
+  throw new OptionError(`--${option} should be a part of one of ${names.join(', ')}; found "${text}"`);
+}
 
 /** @returns the exit status */
 export async function bench(argv: readonly string[]): Promise<number> {
   const { options, positionals } = readArguments(benchHelp, argv);
   if (positionals.length > 0) throw new OptionError(`bench takes options only, found "${positionals[0]}"`);
   const batch = numberOption('batch', options.batch, { min: 1, max: 1024, whole: true });
+  const cases = kernelCases();
+  const family = options.only === undefined ? null : choose('only', options.only, [...families(cases), MODELS_FAMILY]);
+  const sets = [...new Set(cases.map(({ models }) => models))];
+  const asked = options.shapes === undefined ? null : choose('shapes', options.shapes, ['all', ...sets]);
   if (options.json !== undefined) checkWritable(options.json);
+
   const found = await requestNodeDevice(options.adapter);
   console.error(describeAdapterLine(found));
   const runtime = new Runtime(found.device);
@@ -40,24 +60,27 @@ export async function bench(argv: readonly string[]): Promise<number> {
   const classifier = await readModel(runtime, shippedWeights('fashion-mnist-classifier.safetensors'));
   if (!unet.isUNet() || !classifier.isClassifier())
     throw new Error('the shipped checkpoints are not what they should be');
-  const report = await benchGuidedStep(runtime, unet, classifier, batch);
 
-  const mb = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
-  const lines = [
-    `guided DDIM step, ${batch} pictures: ${report.stepMs.toFixed(1)} ms, ${report.dispatches} dispatches`,
-    `plan ${report.planMs.toFixed(0)} ms, first run ${report.firstMs.toFixed(0)} ms, dispatches timed alone ${report.sumMs.toFixed(1)} ms`,
-    `activations ${mb(report.activationBytes)} (least possible ${mb(report.leastBytes)}), weights ${mb(report.weightBytes)}`,
-    '',
-    `${'kernel'.padEnd(44)} ${'dispatches'.padStart(10)} ${'ms'.padStart(9)} ${'GFLOP/s'.padStart(9)} ${'GB/s'.padStart(7)}`,
-    ...report.rows.map(
-      ({ kernel, dispatches, ms, gflops, gbps }) =>
-        `${kernel.padEnd(44)} ${String(dispatches).padStart(10)} ${ms.toFixed(2).padStart(9)} ${gflops.toFixed(2).padStart(9)} ${gbps.toFixed(2).padStart(7)}`,
-    ),
-  ];
-  process.stdout.write(`${lines.join('\n')}\n`);
+  const shapes = asked ?? (runtime.adapter.software ? sets[0]! : 'all');
+  const selection = { family, models: shapes === 'all' ? null : shapes };
+  const collected = new Collected();
+  const print = (lines: readonly string[]) => process.stdout.write(`${lines.join('\n')}\n`);
+  let last = '';
+  for await (const event of runBench(runtime, { unet, classifier }, { selection, batch })) {
+    collected.take(event);
+    if (event.kind === 'peak') print(peakLines({ peak: event.peak, clock: event.clock }));
+    if (event.kind === 'rows') {
+      print(rowLines(event.rows, event.rows[0]?.family !== last));
+      last = event.rows[0]?.family ?? last;
+    }
+    if (event.kind === 'model') print(modelLines(event.model));
+    if (event.kind === 'progress' && event.doing) {
+      console.error(`${event.done + 1} of ${event.total}: ${event.doing}`);
+    }
+  }
   if (options.json !== undefined) {
-    const date = new Date().toISOString().slice(0, 10);
-    writeWhole(options.json, `${JSON.stringify({ adapter: found.adapter, date, ...report }, null, 1)}\n`);
+    const result = collected.result(runtime, `Node ${process.versions.node}, ${process.platform}; ${found.source}`);
+    writeWhole(options.json, `${JSON.stringify(result, null, 1)}\n`);
   }
   runtime.dispose();
   found.device.destroy();

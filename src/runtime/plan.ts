@@ -221,18 +221,20 @@ export class Plan {
   async run(signal?: AbortSignal): Promise<void> {
     this.#assertUsable();
     this.#uniforms.flush(this.#runtime.device);
-    await this.#runtime.pacer.run(
-      this.#slices,
-      (pass, from, to) => {
-        for (let i = from; i < to; i++) {
-          const { pipeline, group, grid } = this.#steps[i]!;
-          pass.setPipeline(pipeline);
-          pass.setBindGroup(0, group);
-          pass.dispatchWorkgroups(...grid);
-        }
-      },
-      signal,
-    );
+    await this.#runtime.pacer.run(this.#slices, (pass, from, to) => this.encode(pass, from, to), signal);
+  }
+
+  /**
+   * Records the dispatches from `from` to before `to` into a pass of the caller's: to time a part, or to submit the plan
+   * together with other work. Uniforms are as of the last `run`.
+   */
+  encode(pass: GPUComputePassEncoder, from = 0, to = this.#steps.length): void {
+    for (let i = from; i < to; i++) {
+      const { pipeline, group, grid } = this.#steps[i]!;
+      pass.setPipeline(pipeline);
+      pass.setBindGroup(0, group);
+      pass.dispatchWorkgroups(...grid);
+    }
   }
 
   /**

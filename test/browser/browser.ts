@@ -46,13 +46,32 @@ export async function launch(): Promise<Browser> {
   return puppeteer.launch({ executablePath, args: FLAGS, headless: 'shell', env });
 }
 
-const TYPES: Readonly<Record<string, string>> = { '.html': 'text/html', '.js': 'text/javascript' };
+const TYPES: Readonly<Record<string, string>> = {
+  '.html': 'text/html',
+  '.js': 'text/javascript',
+  '.css': 'text/css',
+  '.svg': 'image/svg+xml',
+  '.png': 'image/png',
+  '.json': 'application/json',
+};
+
+/** A browser for a test file, or null where none can be started: on a developer's machine that is no fault of the code. */
+export async function launchForTests(): Promise<Browser | null> {
+  try {
+    return await launch();
+  } catch (error) {
+    if (process.env['CI']) throw error; // there it would hide one
+    const reason = error instanceof Error ? error.message.split('\n')[0]! : String(error);
+    console.error(`No browser could be started, so the browser tests are skipped: ${reason}`);
+    return null;
+  }
+}
 
 /** Serves the project's folder on the loopback interface. @returns the server and its address */
 export async function serve(): Promise<{ server: Server; origin: string }> {
   const server = createServer((request, response) => {
     const path = normalize(decodeURIComponent(new URL(request.url ?? '/', 'http://localhost').pathname));
-    const file = join(root, path);
+    const file = join(root, path.endsWith('/') ? `${path}index.html` : path);
     if (path.startsWith('..') || !existsSync(file) || path === '/') {
       response.writeHead(path === '/favicon.ico' ? 204 : 404).end();
       return;

@@ -1,0 +1,82 @@
+/** @file Results as tables of text. Pure. */
+import { type BenchResult, type Direction, isFigure, type ModelResult, type Row } from './results.ts';
+
+/** Three significant digits with a unit that suits the size. */
+export function time(ms: number): string {
+  if (ms >= 1000) return `${(ms / 1000).toPrecision(3)} s`;
+  return ms >= 1 ? `${short(ms)} ms` : `${short(ms * 1000)} µs`;
+}
+
+const short = (value: number): string => (value >= 100 ? value.toFixed(0) : value.toPrecision(3));
+
+export function rate(perSecond: number, unit: string): string {
+  return perSecond >= 1e12 ? `${short(perSecond / 1e12)} T${unit}` : `${short(perSecond / 1e9)} G${unit}`;
+}
+
+export const errorText = (error: number): string => error.toExponential(1);
+
+const percent = (share: number): string => `${(100 * share).toFixed(0)} %`;
+
+export function peakLines({ peak, clock }: Pick<BenchResult, 'peak' | 'clock'>): string[] {
+  return [
+    `timed with ${clock}`,
+    `FMA peak ${rate(peak.flops, 'FLOP/s')}, copy ${rate(peak.bandwidth, 'B/s')} (${peak.copyBytes / 2 ** 20} MiB, both ways), launch floor ${time(peak.launchMs)}`,
+  ];
+}
+
+const HALF = ['time', '±', 'GFLOP/s', 'GB/s', 'share', 'error'] as const;
+const WIDTHS = [9, 6, 8, 7, 6, 8] as const;
+
+function half(row: Row, direction: Direction): string {
+  const figure = row[direction];
+  const cells = isFigure(figure)
+    ? [
+        time(figure.ms),
+        percent(figure.spread),
+        short(figure.flops / 1e9),
+        short(figure.bandwidth / 1e9),
+        percent(figure.share),
+        errorText(figure.error),
+      ]
+    : ['wrong', '', '', '', '', errorText(figure.error)];
+  return cells.map((cell, i) => cell.padStart(WIDTHS[i]!)).join(' ');
+}
+
+/** The rows of one shape, under its heading; a family's name where a new family begins. */
+export function rowLines(rows: readonly Row[], newFamily: boolean): string[] {
+  const [first] = rows;
+  if (!first) return [];
+  const titles = HALF.map((title, i) => title.padStart(WIDTHS[i]!)).join(' ');
+  const head = newFamily
+    ? [
+        '',
+        `${first.family} (share of ${first.memoryBound ? 'copy bandwidth' : 'FMA peak'})`,
+        `  ${'variant'.padEnd(14)} ${'forward'.padEnd(titles.length)}   input gradient`,
+        `  ${''.padEnd(14)} ${titles}   ${titles}`,
+      ]
+    : [];
+  return [
+    ...head,
+    ` ${first.shape}   ${first.models}, ${first.note}`,
+    ...rows.map((row) => {
+      const mark = row.chosen ? '*' : ' ';
+      return ` ${mark}${row.variant.padEnd(14)} ${half(row, 'forward')}   ${half(row, 'gradient')}   ${row.reason}`.trimEnd();
+    }),
+  ];
+}
+
+/** A model, and its time by kind of kernel. */
+export function modelLines(model: ModelResult): string[] {
+  const { name, note, batch, ms, spread, dispatches, bytes, peakBytes, share, layers } = model;
+  const kinds = new Map<string, number>();
+  for (const layer of layers) kinds.set(layer.kind, (kinds.get(layer.kind) ?? 0) + layer.ms);
+  const sum = layers.reduce((total, layer) => total + layer.ms, 0);
+  const parts = [...kinds].sort((a, b) => b[1] - a[1]).map(([kind, part]) => `${kind} ${percent(part / sum)}`);
+  const slowest = [...layers].sort((a, b) => b.ms - a.ms).slice(0, 3);
+  return [
+    '',
+    `${name}, ${note}; ${batch} images: ${time(ms)} ± ${percent(spread)}, ${dispatches} dispatches, ${(bytes / 1e6).toFixed(0)} MB moved, ${(peakBytes / 1e6).toFixed(1)} MB at most, ${percent(share)} of peak`,
+    `  layers alone ${time(sum)}: ${parts.join(', ')}`,
+    ...slowest.map((layer) => `  ${time(layer.ms).padStart(9)}  ${layer.name}`),
+  ];
+}
