@@ -10,8 +10,8 @@ export default defineConfig({
     // all cores themselves.
     pool: 'forks',
     maxWorkers: 2,
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
     globalSetup: ['test/setup.ts'],
   },
 });

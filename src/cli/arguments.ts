@@ -59,13 +59,16 @@ export function readArguments<T extends OptionTable>(
   return { options: options as Values<T>, positionals: parsed.positionals };
 }
 
-/** `--scale -1` means the number, not a further option; parseArgs wants `--scale=-1`. */
+/**
+ * `--scale -1` means the number, not a further option, and text with a space in it is none either; parseArgs wants
+ * `--scale=-1`.
+ */
 function joinDashedValues(argv: readonly string[], options: OptionTable): string[] {
   const joined: string[] = [];
   for (const argument of argv) {
     const before = joined.at(-1);
     const option = before?.startsWith('--') ? options[before.slice(2)] : undefined;
-    const dashed = option?.anyText ? argument.startsWith('-') : /^-\d|^-\.\d/.test(argument);
+    const dashed = option?.anyText ? argument.startsWith('-') : /^-\d|^-\.\d|^-.*\s/s.test(argument);
     if (option?.type === 'string' && dashed) joined[joined.length - 1] = `${before}=${argument}`;
     else joined.push(argument);
   }

@@ -25,20 +25,20 @@ const { shape } = conditional;
 const labels = [0, 7];
 const noiseOf = (stream: (typeof STREAM)[keyof typeof STREAM], step: number, seed = 0) =>
   gaussianNoise({ seed, firstImage: 0, step, stream }, shape);
-const options: SamplingOptions = { labels, respacing: 'ddim10', seed: 4 };
+const options: SamplingOptions = { labels, respacing: 'ddim5', seed: 4 };
 const pictures = await last(ddim(conditional, options));
 
 describe('from a picture', () => {
   test('starts where the strength says, at the picture with noise on it', async () => {
     const process = processOf(conditional, options);
     const steps = await record(ddim(conditional, { ...options, image: { pictures, strength: 0.4 } }));
-    expect(steps.map(({ t }) => t)).toEqual([3, 2, 1, 0]);
-    const a = process.sqrt_alphas_cumprod[3]!;
-    const b = process.sqrt_one_minus_alphas_cumprod[3]!;
+    expect(steps.map(({ t }) => t)).toEqual([1, 0]);
+    const a = process.sqrt_alphas_cumprod[1]!;
+    const b = process.sqrt_one_minus_alphas_cumprod[1]!;
     const start = Float32Array.from(zip((x0, z) => a * x0 + b * z, pictures, noiseOf(STREAM.start, 0, 4)));
-    const stateBefore = (index: number) => (index === 6 ? start : pictures);
+    const stateBefore = (index: number) => (index === 3 ? start : pictures);
     const whole = await record(ddim(conditional, { ...options, stateBefore }));
-    expectClose(steps[0]!.sample, whole[6]!.sample, 1e-6);
+    expectClose(steps[0]!.sample, whole[3]!.sample, 1e-6);
   });
 
   test('is the picture again at a small strength, another one at a large', async () => {
@@ -46,8 +46,8 @@ describe('from a picture', () => {
       const made = await last(ddim(conditional, { ...options, seed: 99, image: { pictures, strength } }));
       return Math.hypot(...zip((a, b) => a - b, made, pictures)) / Math.hypot(...pictures);
     };
-    const [little, much] = [await distance(0.1), await distance(1)];
-    expect(little).toBeLessThan(0.1);
+    const [little, much] = [await distance(0.2), await distance(1)];
+    expect(little).toBeLessThan(0.2);
     expect(much).toBeGreaterThan(2 * little);
   });
 
@@ -286,7 +286,7 @@ describe('the check for finite numbers', () => {
     const run = last(ddim(denoiser, { ...options, checkFinite: true }));
     await expect(run).rejects.toThrow(NonFiniteError);
     await expect(run).rejects.toThrow(name.replace(/\.(weight|bias)$/, ''));
-    await expect(run).rejects.toThrow('in step 1 of 10 (timestep 900)');
+    await expect(run).rejects.toThrow('in step 1 of 5 (timestep 800)');
     denoiser.dispose();
     sick.dispose();
   });
