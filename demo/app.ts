@@ -10,7 +10,7 @@ import { STREAM } from '../src/diffusion/noise.ts';
 import { gaussianNoise, imageBytes, type Model, PilotwaveError } from '../src/index.ts';
 import { CheckpointsPanel, type ModelFile } from './checkpoints_panel.ts';
 import { Diagnostics } from './diagnostics.ts';
-import { describeModel, type NamedFile, type Opened, openCheckpoint } from './files/open.ts';
+import { describeAssumptions, describeModel, type NamedFile, type Opened, openCheckpoint } from './files/open.ts';
 import { GpuWork, type Work } from './gpu_work.ts';
 import { Grid } from './grid.ts';
 import type { History, ImageShape } from './history.ts';
@@ -494,7 +494,11 @@ export class App {
     this.#afterModels();
     const use = opened.config.kind === 'unet' ? 'U-Net' : 'classifier';
     const gone = use === 'U-Net' && !session.classifier ? ' The classifier did not fit it and was put away.' : '';
-    this.#checkpoints.accepted(opened.name, use, `${describeModel(opened.config)}.${gone}`);
+    this.#checkpoints.accepted(
+      opened.name,
+      use,
+      `${describeModel(opened.config)}.${gone}${describeAssumptions(opened.assumptions)}`,
+    );
     await this.#generate();
   }
 

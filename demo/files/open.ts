@@ -1,7 +1,10 @@
 /**
  * @file A dropped checkpoint: what it is, and whether it can be used beside what is in use. Needs no device.
  */
-import { checkTensors, type ModelConfig, modelParameters, readConfig } from '../../src/checkpoints/config.ts';
+import type { ModelConfig } from '../../src/checkpoints/config.ts';
+import { checkModel, configOf } from '../../src/checkpoints/fit.ts';
+import type { Assumption } from '../../src/checkpoints/infer.ts';
+import { foldScales } from '../../src/checkpoints/quantised.ts';
 import { readCheckpoint } from '../../src/checkpoints/read.ts';
 import type { Checkpoint } from '../../src/checkpoints/safetensors.ts';
 import { CheckpointError } from '../../src/index.ts';
@@ -19,6 +22,7 @@ export interface Opened {
   readonly size: number;
   readonly checkpoint: Checkpoint;
   readonly config: OpenedModel;
+  readonly assumptions: readonly Assumption[];
 }
 
 interface InUse {
@@ -43,9 +47,9 @@ export function openCheckpoint(files: readonly NamedFile[], inUse: InUse): Opene
   }
   const read = readCheckpoint(file.bytes);
   const checkpoint = descriptions[0] ? described(read, descriptions[0]) : read;
-  if (!checkpoint.metadata.has('config')) throw new CheckpointError(undescribed(checkpoint, file.name));
-  const config = readConfig(checkpoint);
-  checkTensors(checkpoint, modelParameters(config));
+  const tensors = foldScales(checkpoint);
+  const { config, assumptions } = configOf({ tensors, metadata: checkpoint.metadata });
+  checkModel(tensors, config);
   if (config.kind === 'super_resolution') {
     throw new CheckpointError(
       'it is a super-resolution U-Net, which enlarges images that it is given; this page makes images from noise alone. Use it with the command line',
@@ -65,7 +69,7 @@ export function openCheckpoint(files: readonly NamedFile[], inUse: InUse): Opene
       throw new CheckpointError(`it makes images of ${in_channels} channels; this page shows 1 or 3`);
     }
   }
-  return { name: file.name, size: file.bytes.length, checkpoint, config };
+  return { name: file.name, size: file.bytes.length, checkpoint, config, assumptions };
 }
 
 /** The checkpoint with the text of a .json as its description. */
@@ -73,19 +77,11 @@ function described({ tensors, metadata }: Checkpoint, { bytes }: NamedFile): Che
   return { tensors, metadata: new Map([...metadata, ['config', new TextDecoder().decode(bytes)]]) };
 }
 
-/** What the names of the tensors tell about a file that does not describe itself, and what to do. */
-export function undescribed({ tensors }: Checkpoint, name: string): string {
-  const input = tensors.get('input_blocks.0.0.weight');
-  if (!input) {
-    const [first] = tensors.keys();
-    return `it holds ${tensors.size} tensors, but not those of guided-diffusion: expected "input_blocks.0.0.weight", found names like "${first ?? 'none at all'}"`;
-  }
-  const unet = tensors.has('output_blocks.0.0.in_layers.0.weight');
-  const [base, channels] = input.shape;
-  const classes = tensors.get('label_emb.weight')?.shape[0];
-  const looks = `a ${unet ? 'U-Net' : 'classifier'} of base width ${base} for ${channels} channels${classes ? ` and ${classes} classes` : ''}`;
-  const json = name.replace(/\.\w+$/, '.json');
-  return `it looks like ${looks}, but does not say how it was built (attention, heads, diffusion process). Drop it together with ${json}, which holds {"kind": "${unet ? 'unet' : 'classifier'}", "model": {…}, "diffusion": {…}} with guided-diffusion’s arguments, or convert it to a .safetensors that describes itself`;
+/** What was taken for granted, because nothing in the file tells it; "" if there was nothing. */
+export function describeAssumptions(assumptions: readonly Assumption[]): string {
+  if (assumptions.length === 0) return '';
+  const list = assumptions.map(({ argument, assumed }) => `${argument} ${JSON.stringify(assumed)}`);
+  return ` The file does not say ${list.join(', ')}: these are assumed. Drop it together with a .json that describes it to say otherwise.`;
 }
 
 /** A model in a line. */

@@ -4,7 +4,7 @@ import { inflateSync } from 'node:zlib';
 import { expect, test } from 'vitest';
 import { describeMisfit } from '../../demo/files/fit.ts';
 import { encodeGif, lzw } from '../../demo/files/gif.ts';
-import { describeModel, openCheckpoint } from '../../demo/files/open.ts';
+import { describeAssumptions, describeModel, openCheckpoint } from '../../demo/files/open.ts';
 import { crc32, encodePng } from '../../demo/files/png.ts';
 import { readConfig } from '../../src/checkpoints/config.ts';
 import { readSafetensors, writeSafetensors } from '../../src/checkpoints/safetensors.ts';
@@ -128,9 +128,13 @@ test('a refusal says what was found and what to do', () => {
     return writeSafetensors(Object.fromEntries(entries), metadata);
   };
   const config = JSON.parse(tensors.metadata.get('config')!) as Record<string, unknown> & { model: object };
-  expect(() => open(['x.pt', rewrite(null)])).toThrow(
-    /looks like a U-Net of base width 32 for 1 channels and 11 classes.*x\.json/,
-  );
+  const bare = open(['x.safetensors', rewrite(null)]);
+  expect(bare.config).toMatchObject({
+    kind: 'unet',
+    model: { model_channels: 32, channel_mult: [1, 2, 2], num_classes: 11 },
+  });
+  expect(describeAssumptions(bare.assumptions)).toMatch(/does not say .*image_size \d+.*these are assumed/);
+  expect(describeAssumptions(open(['a.safetensors', unetBytes]).assumptions)).toBe('');
   expect(open(['x.pt', rewrite(null)], ['x.json', Buffer.from(JSON.stringify(config))]).config.kind).toBe('unet');
   expect(() => open(['y', rewrite({ ...config, model: { ...config.model, channel_mult: [1, 2, 3] } })])).toThrow(
     /should have shape/,
