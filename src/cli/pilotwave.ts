@@ -5,6 +5,7 @@
 import { PilotwaveError } from '../runtime/errors.ts';
 import { type CommandHelp, helpText } from './arguments.ts';
 import { bench, benchHelp } from './bench.ts';
+import { evaluate, evaluateHelp } from './evaluate.ts';
 import { generate, generateHelp } from './generate.ts';
 import { verify, verifyHelp } from './verify/verify.ts';
 
@@ -17,6 +18,7 @@ interface Command {
 const COMMANDS: Readonly<Record<string, Command>> = {
   generate: { help: generateHelp, run: generate },
   bench: { help: benchHelp, run: bench },
+  evaluate: { help: evaluateHelp, run: evaluate },
   verify: { help: verifyHelp, run: verify },
 };
 

@@ -152,7 +152,7 @@ describe('bad input: one line that says what is wrong, exit 2, no file', () => {
     [['generate', '--adapter', 'quantum'], 'looked for one named like "quantum", found'],
     [['verify'], 'verify takes one folder, found 0'],
     [['verify', 'nowhere'], 'expected a golden folder with a manifest.json, found none in nowhere'],
-    [['paint'], 'unknown command "paint"; known are generate, bench, verify'],
+    [['paint'], 'unknown command "paint"; known are generate, bench, evaluate, verify'],
   ])('%j', (argv, message) => {
     const { status, stdout, stderr } = pilotwave(...argv);
     const lines = stderr

@@ -31,10 +31,9 @@ def load_model(path, device="cpu"):
 
 
 def evenly_by_class(data, count):
-    """The first pictures of each class, as many of each, in turn."""
-    per_class = count // len(data.classes)
-    rows = torch.stack([torch.nonzero(data.labels == k)[:per_class, 0] for k in range(len(data.classes))
-                        if (data.labels == k).sum() >= per_class], dim=1)
+    """The first pictures of each class, classes in turn, as many of each: at most `count`, less if a class has less."""
+    per_class = min(count // len(data.classes), int(torch.bincount(data.labels).min()))
+    rows = torch.stack([torch.nonzero(data.labels == k)[:per_class, 0] for k in range(len(data.classes))], dim=1)
     return data.images[rows.flatten()].float() / 127.5 - 1, data.labels[rows.flatten()]
 
 

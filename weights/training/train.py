@@ -41,9 +41,9 @@ def arguments(argv=None):
     budget.add_argument("--images", type=float, help="pictures to see, over all resumptions")
     model = parser.add_argument_group("model")
     model.add_argument("--channels", type=int, default=64, help="base width (64)")
-    model.add_argument("--mult", type=numbers, default=[1, 2, 2, 2], help="width of each level (1,2,2,2)")
+    model.add_argument("--mult", type=numbers, help="width of each level (1,2,2,2; at 28 pixels 1,2,2)")
     model.add_argument("--blocks", type=int, default=2, help="residual blocks a level (2)")
-    model.add_argument("--attention", type=numbers, default=[16, 8], help="sizes in pixels with attention (16,8)")
+    model.add_argument("--attention", type=numbers, help="sizes in pixels with attention (those from 7 to 16)")
     model.add_argument("--head-channels", type=int, default=64)
     model.add_argument("--dropout", type=float, default=0.0)
     model.add_argument("--pool", default="attention", choices=["attention", "adaptive", "spatial", "spatial_v2"])
@@ -51,7 +51,7 @@ def arguments(argv=None):
     learning = parser.add_argument_group("learning")
     learning.add_argument("--batch", type=int, default=128)
     learning.add_argument("--lr", type=float, help="peak learning rate (5e-4)")
-    learning.add_argument("--warmup", type=int, default=200, help="steps (200)")
+    learning.add_argument("--warmup", type=int, default=200, help="steps, at most a twentieth of the budget (200)")
     learning.add_argument("--weight-decay", type=float, help="0 for diffusion, 0.05 for a classifier")
     learning.add_argument("--ema", type=float, default=0.9995, help="decay of the averaged weights (0.9995)")
     learning.add_argument("--drop", type=float, default=0.2, help="share of labels replaced by the null class (0.2)")
@@ -84,7 +84,11 @@ def arguments(argv=None):
 def configuration(args, data):
     """What an exported file says of itself: guided-diffusion's keyword arguments."""
     size, channels = data.images.shape[-1], data.images.shape[1]
+    if args.mult is None:
+        args.mult = [1, 2, 2, 2] if size % 8 == 0 else [1, 2, 2]
     sizes = [math.ceil(size / 2 ** level) for level in range(len(args.mult))]
+    if args.attention is None:
+        args.attention = [s for s in sizes if 7 <= s <= 16]
     missing = [s for s in args.attention if s not in sizes]
     if size % 2 ** (len(args.mult) - 1) or missing:
         raise SystemExit(f"{args.set} is {size} pixels wide; with {len(args.mult)} levels its maps have {sizes}: "
@@ -284,7 +288,9 @@ def main(argv=None):
     meter, started, saved = Meter(), time.monotonic() - elapsed, time.monotonic()
     reported = (step, elapsed)
     while progress(elapsed) < 1:
-        rate = args.lr * min(1, (step + 1) / args.warmup) * 0.5 * (1 + math.cos(math.pi * progress(elapsed)))
+        share = progress(elapsed)
+        warm = min(1, max((step + 1) / args.warmup, share / 0.05))
+        rate = args.lr * warm * 0.5 * (1 + math.cos(math.pi * share))
         for group in optimizer.param_groups:
             group["lr"] = rate
         x, y = batches.next()
