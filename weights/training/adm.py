@@ -90,11 +90,13 @@ class ResBlock(nn.Module):
         norm, silu, conv = self.in_layers
         h = conv(self.resample(silu(norm(x))))
         projected = self.emb_layers(embedding)[:, :, None, None]
+        norm, silu, dropout, conv = self.out_layers
         if self.scale_shift:
             scale, shift = projected.chunk(2, dim=1)
-            h = self.out_layers[1:](self.out_layers[0](h) * (1 + scale) + shift)
+            h = norm(h) * (1 + scale) + shift
         else:
-            h = self.out_layers(h + projected)
+            h = norm(h + projected)
+        h = conv(dropout(silu(h)))
         return self.skip_connection(self.resample(x)) + h
 
 

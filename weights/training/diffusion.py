@@ -44,6 +44,7 @@ class Diffusion:
     def __init__(self, steps=1000, schedule="linear", variance="learned_range", mean="epsilon", loss="rescaled_mse",
                  rescale_timesteps=False, spacing=None):
         self.variance, self.mean, self.loss = variance, mean, loss
+        self._moved = {}
         taken = list(range(steps)) if spacing is None else evenly(steps, spacing)
         abar = np.cumprod(1 - betas(schedule, steps))[taken]
         previous = np.append(1.0, abar[:-1])
@@ -61,11 +62,12 @@ class Diffusion:
         self.log_beta = np.log(beta)
         self.fixed_large = np.log(np.append(posterior[1], beta[1:]))
 
-    @staticmethod
-    def _at(table, t, like):
+    def _at(self, table, t, like):
         """Entries of a table at [N] timesteps, to be broadcast over images."""
-        values = torch.from_numpy(table).to(t.device)[t].to(like.dtype)
-        return values.reshape(-1, *[1] * (like.dim() - 1))
+        key = id(table), t.device
+        if key not in self._moved:
+            self._moved[key] = torch.from_numpy(table).to(t.device)
+        return self._moved[key][t].to(like.dtype).reshape(-1, *[1] * (like.dim() - 1))
 
     def model_timesteps(self, t):
         return torch.from_numpy(self.timestep_map).to(t.device)[t]
