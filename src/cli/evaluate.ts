@@ -35,8 +35,8 @@ import { checkWritable, readInput, readTensors, shippedWeights, writeWhole } fro
 
 const OPTIONS = {
   sweep: { type: 'string', value: 'NAME', help: 'scale, form, both, or none to report alone', default: 'both' },
-  seeds: { type: 'string', value: 'K', help: 'seeds of each setting, those already measured included', default: '3' },
-  pictures: { type: 'string', value: 'N', help: 'pictures of each seed, a multiple of the classes', default: '10' },
+  seeds: { type: 'string', value: 'K', help: 'seeds of each setting, those already measured included', default: '2' },
+  pictures: { type: 'string', value: 'N', help: 'pictures of each seed, 2 or more of each class', default: '20' },
   minutes: { type: 'string', value: 'M', help: 'stop after so long; the same command goes on' },
   sampler: { type: 'string', value: 'NAME', help: 'of the scale’s sweep: ddim, ddpm or both', default: 'both' },
   scales: { type: 'string', value: 'LIST', help: 'of the scale’s sweep', default: SCALES.join(',') },
@@ -139,6 +139,7 @@ async function measure(run: Run, missing: readonly { readonly setting: Setting; 
       respacing: record.conditions.respacing[setting.sampler]!,
       scale: setting.scale,
       seed,
+      maxBatch: 20,
     });
     const judged = await extractor.judge(samples);
     if (judged.features.width !== run.width) {
@@ -170,8 +171,10 @@ function loadModels(runtime: Runtime, files: Run['files'], pictures: number) {
   if (!classifier.isClassifier()) throw new OptionError('--classifier needs a classifier, this checkpoint is none');
   if (!judge.isClassifier()) throw new OptionError('--judge needs a classifier, this checkpoint is none');
   const classes = checkTogether(unet, classifier, judge);
-  if (pictures % classes !== 0) {
-    throw new OptionError(`--pictures should be a multiple of the ${classes} classes, found ${pictures}`);
+  if (pictures % classes !== 0 || pictures < 2 * classes) {
+    throw new OptionError(
+      `--pictures should be a multiple of the ${classes} classes, twice or more, found ${pictures}`,
+    );
   }
   const labels = Array.from({ length: pictures }, (_, i) => i % classes);
   return { unet, classifier, judge, labels };
@@ -228,9 +231,10 @@ function readReal(path: string): { reference: Reference; held: HeldOut } {
     throw new CheckpointError(`${path} should hold features, logits and labels of the same 20 pictures or more`);
   }
   const half = Math.floor(features.count / 2);
+  const classes = [...toNumbers(labels)];
   return {
-    reference: reference(rows(features, 0, half)),
-    held: { features: rows(features, half), logits: rows(logits, half), labels: [...toNumbers(labels)].slice(half) },
+    reference: reference({ features: rows(features, 0, half), labels: classes.slice(0, half) }),
+    held: { features: rows(features, half), logits: rows(logits, half), labels: classes.slice(half) },
   };
 }
 

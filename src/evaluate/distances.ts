@@ -53,22 +53,45 @@ export function frechetDistance(a: Moments, b: Moments, rootOfA = squareRoot(a.c
 /** (x·y / width + 1)³, the kernel of Bińkowski et al. 2018. */
 const kernel = (a: Vectors, i: number, b: Vectors, j: number): number => (inner(a, i, b, j) / a.width + 1) ** 3;
 
-/** The mean kernel of two different pictures of one set. */
-export function kernelWithin(set: Vectors): number {
-  if (set.count < 2) throw new OptionError(`a kernel distance needs at least 2 pictures, found ${set.count}`);
-  let sum = 0;
-  for (let i = 0; i < set.count; i++) for (let j = 0; j < i; j++) sum += kernel(set, i, set, j);
-  return (2 * sum) / (set.count * (set.count - 1));
+/** Pictures with the class each was made for, or belongs to. */
+export interface Labelled {
+  readonly features: Vectors;
+  readonly labels: readonly number[];
+}
+
+/**
+ * The mean kernel of two pictures of one distribution, from different pictures of a set with equally many of each class.
+ *
+ * Two pictures drawn at random share their class more often than two different pictures of such a set do. So pairs within
+ * a class and pairs across are averaged apart, and put together as they would occur.
+ */
+export function kernelWithin({ features, labels }: Labelled): number {
+  const classes = new Set(labels).size;
+  const sums = { same: 0, other: 0 };
+  const pairs = { same: 0, other: 0 };
+  for (let i = 0; i < features.count; i++) {
+    for (let j = 0; j < i; j++) {
+      const kind = labels[i] === labels[j] ? 'same' : 'other';
+      sums[kind] += kernel(features, i, features, j);
+      pairs[kind]++;
+    }
+  }
+  if (pairs.same === 0) throw new OptionError('a kernel distance needs at least 2 pictures of each class');
+  const other = classes === 1 ? 0 : (1 - 1 / classes) * (sums.other / pairs.other);
+  return sums.same / pairs.same / classes + other;
 }
 
 /**
  * The squared maximum mean discrepancy, unbiased (Bińkowski et al. 2018, "KID"): its expectation does not depend on the
  * number of pictures, so it may be negative by chance where the sets are alike.
+ *
+ * @param a, b sets with equally many pictures of each class, at least 2
  */
-export function kernelDistance(a: Vectors, b: Vectors, withinA = kernelWithin(a)): number {
+export function kernelDistance(a: Labelled, b: Labelled, withinA = kernelWithin(a)): number {
+  const [p, q] = [a.features, b.features];
   let between = 0;
-  for (let i = 0; i < a.count; i++) for (let j = 0; j < b.count; j++) between += kernel(a, i, b, j);
-  return withinA + kernelWithin(b) - (2 * between) / (a.count * b.count);
+  for (let i = 0; i < p.count; i++) for (let j = 0; j < q.count; j++) between += kernel(p, i, q, j);
+  return withinA + kernelWithin(b) - (2 * between) / (p.count * q.count);
 }
 
 /** The squared distance of each picture to its k-th nearest other one. */

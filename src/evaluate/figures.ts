@@ -10,6 +10,7 @@ import {
   jackknife,
   kernelDistance,
   kernelWithin,
+  type Labelled,
   type Moments,
   moments,
   neighbourRadii,
@@ -26,19 +27,21 @@ const NEIGHBOURS = 3;
 /** Real pictures, with what only depends on them. */
 export interface Reference {
   readonly features: Vectors;
+  readonly labels: readonly number[];
   readonly moments: Moments;
   readonly root: Float64Array;
   readonly kernel: number;
   readonly radii: Float64Array;
 }
 
-export function reference(features: Vectors): Reference {
+export function reference({ features, labels }: Labelled): Reference {
   const made = moments(features);
   return {
     features,
+    labels,
     moments: made,
     root: squareRoot(made.covariance, made.width),
-    kernel: kernelWithin(features),
+    kernel: kernelWithin({ features, labels }),
     radii: neighbourRadii(features, NEIGHBOURS),
   };
 }
@@ -66,9 +69,10 @@ type Group = Pick<Chunk, 'features' | 'logProbs' | 'labels'>;
 /** Figures of all groups together, each with its standard error over the groups. */
 export function figuresOf(groups: readonly Group[], real: Reference): Figures {
   const features = (some: readonly Group[]) => stack(some.map((group) => group.features));
+  const labels = (some: readonly Group[]) => some.flatMap((group) => group.labels);
   const estimate = (statistic: (some: readonly Group[]) => number) => jackknife(groups, statistic);
   return {
-    kernel: estimate((some) => kernelDistance(real.features, features(some), real.kernel)),
+    kernel: estimate((some) => kernelDistance(real, { features: features(some), labels: labels(some) }, real.kernel)),
     frechet: estimate((some) => frechetDistance(real.moments, moments(features(some)), real.root)),
     precision: estimate((some) => coverage(features(some), real.features, real.radii)),
     recall: estimate((some) => {
@@ -76,12 +80,7 @@ export function figuresOf(groups: readonly Group[], real: Reference): Figures {
       return coverage(real.features, set, neighbourRadii(set, NEIGHBOURS));
     }),
     inception: estimate((some) => inceptionScore(stack(some.map((group) => group.logProbs)))),
-    agreement: estimate((some) =>
-      agreement(
-        stack(some.map((group) => group.logProbs)),
-        some.flatMap((group) => group.labels),
-      ),
-    ),
+    agreement: estimate((some) => agreement(stack(some.map((group) => group.logProbs)), labels(some))),
   };
 }
 
@@ -116,10 +115,8 @@ export function figureRows(record: EvaluationRecord, real: Reference): Row[] {
 }
 
 /** Real pictures that are not in the reference, in the place of generated ones. */
-export interface HeldOut {
-  readonly features: Vectors;
+export interface HeldOut extends Labelled {
   readonly logits: Vectors;
-  readonly labels: readonly number[];
 }
 
 /** What as many real pictures get: mean and standard deviation over disjoint sets of `count`. */

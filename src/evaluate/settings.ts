@@ -59,23 +59,26 @@ export function scaleSweep(samplers: readonly SamplerName[], scales: readonly nu
 }
 
 /**
- * Scales of each form that span the same range of agreement. They are no equals: without the variance, or with a
- * gradient that is summed or normalised, one and the same number pushes differently.
+ * A weak, a usual and a strong scale of each form. They are no equals: without the variance, or with a gradient that is
+ * summed or normalised, one and the same number pushes differently; what is equal is the agreement reached.
  */
-export const FORM_SCALES: Readonly<Record<Exclude<Form, 'none'>, readonly number[]>> = {
+export const FORM_SCALES: Readonly<Record<Exclude<Form, 'none'>, readonly [number, number, number]>> = {
   sigma: [1, 4, 16],
   mean: [1, 4, 16],
-  sample: [0.25, 1, 4],
+  sample: [0.5, 2, 8],
   momentum: [0.1, 0.4, 1.6],
-  adam: [0.1, 0.4, 1.6],
+  adam: [0.03, 0.1, 0.4],
 };
 
-/** The form's sweep: DDPM on the null class, where every form is defined and guidance has all the work to do. */
+/**
+ * The form's sweep: DDPM on the null class, where every form is defined and guidance has all the work to do. Usual scales
+ * come first and weak ones last, so that a run that is stopped has measured what matters most.
+ */
 export function formSweep(): Setting[] {
-  const guided = FORMS.flatMap((form) =>
-    form === 'none'
-      ? []
-      : FORM_SCALES[form].map((scale): Setting => ({ sampler: 'ddpm', conditional: false, form, scale })),
+  const guided = [1, 2, 0].flatMap((strength) =>
+    FORMS.flatMap((form): Setting[] =>
+      form === 'none' ? [] : [{ sampler: 'ddpm', conditional: false, form, scale: FORM_SCALES[form][strength]! }],
+    ),
   );
   return [{ sampler: 'ddpm', conditional: false, form: 'none', scale: 0 }, ...guided];
 }

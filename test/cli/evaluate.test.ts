@@ -40,13 +40,13 @@ test('measures in turns, stops at its time, goes on, and reports', () => {
   ]);
   expect(second.stdout.trim().split('\n')).toEqual(['out/evaluation.json', 'docs/guidance.md', 'docs/guidance.svg']);
   const document = readFileSync(place('docs/guidance.md'), 'utf8');
-  expect(document).toMatch(/\| class \| 4 \| 10 \| -?\d+\.\d \|/);
+  expect(document).toMatch(/\| class \| 4 \| 20 \| -?\d+\.\d \|/);
   expect(document).toMatch(/\| real pictures \| {2}\| 10 \| -?\d+\.\d ± \d/);
   expect(readFileSync(place('docs/guidance.svg'), 'utf8')).toContain('DDPM: kernel distance');
 
   const { chunks: stored } = JSON.parse(readFileSync(place('out/evaluation.json'), 'utf8'));
   const features = (i: number): number[] => stored[i].features.data;
-  expect(features(0).length).toBe(10 * 64);
+  expect(features(0).length).toBe(20 * 64);
   expect(features(1), 'guidance changes the pictures').not.toEqual(features(0));
   expect(features(3), 'so does the class').not.toEqual(features(1));
 
@@ -62,7 +62,10 @@ test.each<[string[], string]>([
   [['--sampler', 'heun'], '--sampler should be ddim, ddpm or both, found "heun"'],
   [['--scales', '0,strong'], '--scales should be a number from 0 on, found "strong"'],
   [['--seeds', '0'], '--seeds should be a whole number from 1 to 100000, found "0"'],
-  [['--pictures', '15', '--results', 'other.json'], '--pictures should be a multiple of the 10 classes, found 15'],
+  [
+    ['--pictures', '15', '--results', 'other.json'],
+    '--pictures should be a multiple of the 10 classes, twice or more, found 15',
+  ],
   [['--judge', UNET_FILE, '--results', 'other.json'], '--judge needs a classifier, this checkpoint is none'],
   [['--real', UNET_FILE], 'should hold features [N, F]'],
   [['--sweep', 'none', '--results', 'other.json'], 'nothing is measured yet in other.json'],

@@ -91,37 +91,52 @@ describe('Fréchet distance', () => {
 });
 
 describe('kernel distance', () => {
+  const one = (features: Vectors) => ({ features, labels: Array<number>(features.count).fill(0) });
+  const mean = (list: readonly number[]) => list.reduce((sum, value) => sum + value, 0) / list.length;
+  const standardError = (list: readonly number[]) =>
+    Math.sqrt(mean(list.map((value) => (value - mean(list)) ** 2)) / list.length);
+
   test('by its definition, on three and two points', () => {
     const a = vectors([0, 0, 1, 0, 0, 2], 2);
     const b = vectors([1, 1, -1, 0], 2);
-    const k = (x: number[], y: number[]) => ((x[0]! * y[0]! + x[1]! * y[1]!) / 2 + 1) ** 3;
-    const [p, q] = [
-      [
-        [0, 0],
-        [1, 0],
-        [0, 2],
-      ],
-      [
-        [1, 1],
-        [-1, 0],
-      ],
-    ];
-    const within = (k(p![0]!, p![1]!) + k(p![0]!, p![2]!) + k(p![1]!, p![2]!)) / 3 + k(q![0]!, q![1]!);
-    let between = 0;
-    for (const x of p!) for (const y of q!) between += k(x, y) / 6;
-    expect(kernelDistance(a, b)).toBeCloseTo(within - 2 * between, 12);
+    // (x·y / 2 + 1)³ of the pairs within a, within b, and across.
+    const within = (1 + 1 + 1) / 3 + (-1 / 2 + 1) ** 3;
+    const between = (1 + 1 + 1.5 ** 3 + 0.5 ** 3 + 2 ** 3 + 1) / 6;
+    expect(kernelDistance(one(a), one(b))).toBeCloseTo(within - 2 * between, 12);
   });
 
   test('is 0 on average for sets of one distribution, however small, and clearly not for others', () => {
     const trials = Array.from({ length: 400 }, (_, i) =>
-      kernelDistance(gaussian(12, [0, 0], [1, 1], 2 * i + 1), gaussian(5, [0, 0], [1, 1], 2 * i + 2)),
+      kernelDistance(one(gaussian(12, [0, 0], [1, 1], 2 * i + 1)), one(gaussian(5, [0, 0], [1, 1], 2 * i + 2))),
     );
-    const mean = trials.reduce((sum, value) => sum + value, 0) / trials.length;
-    const deviation = Math.sqrt(trials.reduce((sum, value) => sum + (value - mean) ** 2, 0) / trials.length);
-    expect(Math.abs(mean)).toBeLessThan((3 * deviation) / Math.sqrt(trials.length));
+    expect(Math.abs(mean(trials))).toBeLessThan(3 * standardError(trials));
     expect(trials.some((value) => value < 0)).toBe(true);
-    const apart = kernelDistance(gaussian(200, [0, 0], [1, 1], 1), gaussian(200, [2, 0], [1, 1], 2));
-    expect(apart).toBeGreaterThan(20 * Math.abs(mean));
+    const apart = kernelDistance(one(gaussian(200, [0, 0], [1, 1], 1)), one(gaussian(200, [2, 0], [1, 1], 2)));
+    expect(apart).toBeGreaterThan(20 * Math.abs(mean(trials)));
+  });
+
+  test('stays 0 on average where a set has equally many of classes that lie far apart', () => {
+    const labels = [0, 1, 2, 0, 1, 2];
+    const set = (seed: number) => {
+      const spread = gaussian(6, [0, 0], [0.3, 0.3], seed);
+      return {
+        features: vectors(
+          spread.data.map((v, i) => v + 2 * (labels[i >> 1]! - 1)),
+          2,
+        ),
+        labels,
+      };
+    };
+    const trials = Array.from({ length: 300 }, (_, i) => kernelDistance(set(2 * i + 1), set(2 * i + 2)));
+    expect(Math.abs(mean(trials))).toBeLessThan(3 * standardError(trials));
+    // Taken as random draws, the same sets would seem far too much alike: this is what the labels are for.
+    const blind = Array.from({ length: 300 }, (_, i) =>
+      kernelDistance(one(set(2 * i + 1).features), one(set(2 * i + 2).features)),
+    );
+    expect(mean(blind)).toBeLessThan(-10 * standardError(blind));
+    expect(() => kernelDistance(set(1), { features: vectors([1, 2, 3, 4], 2), labels: [0, 1] })).toThrow(
+      'at least 2 pictures of each class',
+    );
   });
 });
 

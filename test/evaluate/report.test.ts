@@ -13,9 +13,10 @@ const CONDITIONS: Conditions = {
   classifier: 'b',
   judge: 'c',
   respacing: { ddim: 'ddim25', ddpm: '25' },
-  pictures: 10,
+  pictures: 20,
 };
-const LABELS = Array.from({ length: 10 }, (_, i) => i);
+const LABELS = Array.from({ length: 20 }, (_, i) => i % 10);
+const CLASSES = LABELS.slice(0, 10);
 
 /** A record with two seeds of each setting; pictures are noise in 4 features, shifted by the scale. */
 function filled(settings: readonly Setting[]): EvaluationRecord {
@@ -24,12 +25,12 @@ function filled(settings: readonly Setting[]): EvaluationRecord {
   settings.forEach((setting, i) => {
     for (const seed of [0, 1]) {
       const features = vectors(
-        values(40, 100 * i + seed).map((v) => v + setting.scale / 10),
+        values(80, 100 * i + seed).map((v) => v + setting.scale / 10),
         4,
       );
       const wrong = setting.scale < 1 ? 5 : setting.scale < 8 ? 2 : 0;
       const logits = LABELS.flatMap((y) =>
-        LABELS.map((k) => (k === (y < wrong ? (y + 1) % 10 : y) ? Math.log(0.91) : Math.log(0.01))),
+        CLASSES.map((k) => (k === (y < wrong ? (y + 1) % 10 : y) ? Math.log(0.91) : Math.log(0.01))),
       );
       const judgement = { features, logProbs: vectors(logits, 10) };
       record.add(setting, seed, LABELS, Float32Array.of(0, 0.5, 1.2, Number.NaN), judgement, 1.5);
@@ -38,7 +39,7 @@ function filled(settings: readonly Setting[]): EvaluationRecord {
   return record;
 }
 
-const real = reference(vectors(values(400, 9), 4));
+const real = reference({ features: vectors(values(400, 9), 4), labels: Array.from({ length: 100 }, (_, i) => i % 10) });
 const sweep = [...scaleSweep(['ddim', 'ddpm']), ...formSweep()];
 
 test('the sweeps name what the paper and its forms ask for, each once it is sampled', () => {
@@ -46,7 +47,7 @@ test('the sweeps name what the paper and its forms ask for, each once it is samp
   expect(scaleSweep(['ddim', 'ddpm']).length).toBe(2 * 2 * 7);
   expect(keys).toContain('ddim null none 0');
   expect(keys).toContain('ddpm class sigma 16');
-  expect(keys).toContain('ddpm null sample 1');
+  expect(keys).toContain('ddpm null sample 2');
   for (const key of keys) expect(settingKey(readSettingKey(key))).toBe(key);
 });
 
@@ -69,7 +70,7 @@ test('rows pool the seeds, in order of sampler, class, form and scale', () => {
   const rows = figureRows(filled([...sweep].reverse()), real);
   const scales = rows.filter(({ setting }) => setting.sampler === 'ddim' && !setting.conditional);
   expect(scales.map(({ setting }) => setting.scale)).toEqual([0, 0.5, 1, 2, 4, 8, 16]);
-  expect(rows[0]).toMatchObject({ pictures: 20, seeds: 2, outside: 0.5 });
+  expect(rows[0]).toMatchObject({ pictures: 40, seeds: 2, outside: 0.5 });
   expect(scales.map(({ figures }) => figures.agreement.value)).toEqual([0.5, 0.5, 0.8, 0.8, 0.8, 1, 1]);
   // Features move away from the real ones with the scale.
   const kernels = scales.map(({ figures }) => figures.kernel.value);
@@ -105,8 +106,8 @@ test('the document keeps what people wrote, and its measured part is replaced', 
     date: '2026-01-01',
   };
   const part = measuredPart(inputs, 'guidance.svg');
-  expect(part).toContain('| null class | 16 | 20 |');
-  expect(part).toContain('| without Σ | 4 | 20 |');
+  expect(part).toContain('| null class | 16 | 40 |');
+  expect(part).toContain('| without Σ | 8 | 40 |');
   const once = insertMeasured('# Title\n\nBefore.\n', part);
   const twice = insertMeasured(`${once}\nAfter.\n`, 'other figures');
   expect(twice).toBe(`# Title\n\nBefore.\n\n${BEGIN}\n\nother figures\n\n${END}\n\nAfter.\n`);
