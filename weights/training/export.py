@@ -93,6 +93,8 @@ def card(name, config, state, size, count, figures):
             else "An ADM U-Net that turns noise into pictures")
     measured = (f"Share of {count} test pictures named rightly" if classifier else
                 f"Mean squared error of the predicted noise on {count} test pictures, by timestep")
+    result = (f"{measured}, with the stored weights: {100 * figures['right'][0]:.1f} %." if clean else
+              f"{measured}, measured with the stored weights:\n\n{table(figures, classifier)}")
     extra = "" if classifier else (
         f" The label was replaced by the null class for {100 * args['drop']:.0f} % of the pictures; hybrid loss "
         "(mean squared error plus the variational bound for the variance).")
@@ -119,9 +121,7 @@ decay, weight decay {args["weight_decay"]:g}, average of the weights {args["ema"
 
 ## How good it is
 
-{measured}, measured with the stored weights:
-
-{table(figures, classifier)}
+{result}
 """
 
 
