@@ -59,39 +59,76 @@ export interface Labelled {
   readonly labels: readonly number[];
 }
 
-/**
- * The mean kernel of two pictures of one distribution, from different pictures of a set with equally many of each class.
- *
- * Two pictures drawn at random share their class more often than two different pictures of such a set do. So pairs within
- * a class and pairs across are averaged apart, and put together as they would occur.
- */
-export function kernelWithin({ features, labels }: Labelled): number {
-  const classes = new Set(labels).size;
-  const sums = { same: 0, other: 0 };
-  const pairs = { same: 0, other: 0 };
-  for (let i = 0; i < features.count; i++) {
-    for (let j = 0; j < i; j++) {
-      const kind = labels[i] === labels[j] ? 'same' : 'other';
-      sums[kind] += kernel(features, i, features, j);
-      pairs[kind]++;
+/** Means over pairs of pictures by their classes, [K, K]; NaN where a class has no pair. */
+export interface ClassPairs {
+  readonly classes: number;
+  readonly means: Float64Array;
+}
+
+/** @param pair what is averaged, of row i of a and row j of b; within one set, over different pictures alone */
+function classPairs(a: Labelled, b: Labelled, pair: (i: number, j: number) => number): ClassPairs {
+  const classes = 1 + Math.max(...a.labels, ...b.labels);
+  const sums = new Float64Array(classes * classes);
+  const counts = new Float64Array(classes * classes);
+  for (let i = 0; i < a.features.count; i++) {
+    for (let j = 0; j < b.features.count; j++) {
+      if (a === b && i === j) continue;
+      const at = a.labels[i]! * classes + b.labels[j]!;
+      sums[at]! += pair(i, j);
+      counts[at]!++;
     }
   }
-  if (pairs.same === 0) throw new OptionError('a kernel distance needs at least 2 pictures of each class');
-  const other = classes === 1 ? 0 : (1 - 1 / classes) * (sums.other / pairs.other);
-  return sums.same / pairs.same / classes + other;
+  return { classes, means: sums.map((sum, i) => sum / counts[i]!) };
+}
+
+const mean = (list: Iterable<number>): number => {
+  const present = [...list].filter((value) => !Number.isNaN(value));
+  return present.reduce((sum, value) => sum + value, 0) / present.length;
+};
+
+const diagonal = ({ classes, means }: ClassPairs): number =>
+  mean(Array.from({ length: classes }, (_, k) => means[k * classes + k]!));
+
+const everywhere = ({ classes, means }: ClassPairs): number => {
+  const across = mean(means.filter((_, i) => i % (classes + 1) !== 0));
+  return diagonal({ classes, means }) / classes + (classes === 1 ? 0 : across * (1 - 1 / classes));
+};
+
+/** The mean kernel of two different pictures of a set, by their classes. */
+export function kernelWithin(set: Labelled): ClassPairs {
+  const pairs = classPairs(set, set, (i, j) => kernel(set.features, i, set.features, j));
+  if (Number.isNaN(diagonal(pairs))) throw new OptionError('a kernel distance needs at least 2 pictures of each class');
+  return pairs;
+}
+
+export interface KernelDistances {
+  /**
+   * The squared maximum mean discrepancy, unbiased (Bińkowski et al. 2018, "KID"): its expectation does not depend on the
+   * number of pictures, so it may be negative by chance where the sets are alike.
+   */
+  readonly all: number;
+  /** The mean of the same for each class by itself: pictures of a class against real ones of that class. */
+  readonly byClass: number;
 }
 
 /**
- * The squared maximum mean discrepancy, unbiased (Bińkowski et al. 2018, "KID"): its expectation does not depend on the
- * number of pictures, so it may be negative by chance where the sets are alike.
+ * Two pictures drawn at random share their class more often than two different pictures of a set with equally many of each
+ * do. So pairs are averaged by their classes first, and put together as they would occur.
  *
  * @param a, b sets with equally many pictures of each class, at least 2
  */
-export function kernelDistance(a: Labelled, b: Labelled, withinA = kernelWithin(a)): number {
-  const [p, q] = [a.features, b.features];
-  let between = 0;
-  for (let i = 0; i < p.count; i++) for (let j = 0; j < q.count; j++) between += kernel(p, i, q, j);
-  return withinA + kernelWithin(b) - (2 * between) / (p.count * q.count);
+export function kernelDistances(a: Labelled, b: Labelled, withinA = kernelWithin(a)): KernelDistances {
+  const withinB = kernelWithin(b);
+  const between = classPairs(a, b, (i, j) => kernel(a.features, i, b.features, j));
+  return {
+    all: everywhere(withinA) + everywhere(withinB) - 2 * everywhere(between),
+    byClass: diagonal(withinA) + diagonal(withinB) - 2 * diagonal(between),
+  };
+}
+
+/** The mean squared distance of two different pictures of one class: how varied a class is. */
+export function classVariety(set: Labelled): number {
+  return diagonal(classPairs(set, set, (i, j) => squaredDistance(set.features, i, set.features, j)));
 }
 
 /** The squared distance of each picture to its k-th nearest other one. */
@@ -182,6 +219,6 @@ export function jackknife<T>(groups: readonly T[], statistic: (groups: readonly 
   const n = groups.length;
   if (n < 2) return { value, error: null };
   const without = groups.map((_, left) => statistic(groups.filter((_group, i) => i !== left)));
-  const mean = without.reduce((sum, v) => sum + v, 0) / n;
-  return { value, error: Math.sqrt(((n - 1) / n) * without.reduce((sum, v) => sum + (v - mean) ** 2, 0)) };
+  const center = mean(without);
+  return { value, error: Math.sqrt(((n - 1) / n) * without.reduce((sum, v) => sum + (v - center) ** 2, 0)) };
 }

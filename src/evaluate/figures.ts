@@ -3,12 +3,14 @@
  */
 import {
   agreement,
+  type ClassPairs,
+  classVariety,
   coverage,
   type Estimate,
   frechetDistance,
   inceptionScore,
   jackknife,
-  kernelDistance,
+  kernelDistances,
   kernelWithin,
   type Labelled,
   type Moments,
@@ -25,35 +27,55 @@ import { rows, stack, type Vectors, vectors } from './vectors.ts';
 const NEIGHBOURS = 3;
 
 /** Real pictures, with what only depends on them. */
-export interface Reference {
-  readonly features: Vectors;
-  readonly labels: readonly number[];
+export interface Reference extends Labelled {
   readonly moments: Moments;
   readonly root: Float64Array;
-  readonly kernel: number;
+  readonly kernel: ClassPairs;
+  readonly variety: number;
   readonly radii: Float64Array;
 }
 
-export function reference({ features, labels }: Labelled): Reference {
-  const made = moments(features);
+export function reference(real: Labelled): Reference {
+  const made = moments(real.features);
   return {
-    features,
-    labels,
+    ...real,
     moments: made,
     root: squareRoot(made.covariance, made.width),
-    kernel: kernelWithin({ features, labels }),
-    radii: neighbourRadii(features, NEIGHBOURS),
+    kernel: kernelWithin(real),
+    variety: classVariety(real),
+    radii: neighbourRadii(real.features, NEIGHBOURS),
   };
 }
 
-export interface Figures {
-  readonly kernel: Estimate;
-  readonly frechet: Estimate;
-  readonly precision: Estimate;
-  readonly recall: Estimate;
-  readonly inception: Estimate;
-  readonly agreement: Estimate;
+/** Pictures as the judge sees them, with the class each was asked to be. */
+export interface Judged extends Labelled {
+  readonly logProbs: Vectors;
 }
+
+/** One number each of what is measured. */
+const MEASURES = {
+  /** Kernel distance to the real pictures. */
+  kernel: (set: Judged, real: Reference) => kernelDistances(real, set, real.kernel).all,
+  /** The same, each class by itself. */
+  classKernel: (set: Judged, real: Reference) => kernelDistances(real, set, real.kernel).byClass,
+  frechet: (set: Judged, real: Reference) => frechetDistance(real.moments, moments(set.features), real.root),
+  precision: (set: Judged, real: Reference) => coverage(set.features, real.features, real.radii),
+  recall: ({ features }: Judged, real: Reference) =>
+    coverage(real.features, features, neighbourRadii(features, NEIGHBOURS)),
+  /** How varied the pictures of a class are; 1 is as varied as real ones. */
+  variety: (set: Judged, real: Reference) => classVariety(set) / real.variety,
+  inception: ({ logProbs }: Judged) => inceptionScore(logProbs),
+  agreement: ({ logProbs, labels }: Judged) => agreement(logProbs, labels),
+} as const;
+
+export type Measure = keyof typeof MEASURES;
+
+export type Figures = Readonly<Record<Measure, Estimate>>;
+
+const NAMES = Object.keys(MEASURES) as Measure[];
+
+const figuresFrom = (estimate: (name: Measure) => Estimate): Figures =>
+  Object.fromEntries(NAMES.map((name) => [name, estimate(name)])) as Record<Measure, Estimate>;
 
 export interface Row {
   readonly setting: Setting;
@@ -64,25 +86,15 @@ export interface Row {
   readonly outside: number;
 }
 
-type Group = Pick<Chunk, 'features' | 'logProbs' | 'labels'>;
+const pooled = (parts: readonly Judged[]): Judged => ({
+  features: stack(parts.map(({ features }) => features)),
+  logProbs: stack(parts.map(({ logProbs }) => logProbs)),
+  labels: parts.flatMap(({ labels }) => labels),
+});
 
-/** Figures of all groups together, each with its standard error over the groups. */
-export function figuresOf(groups: readonly Group[], real: Reference): Figures {
-  const features = (some: readonly Group[]) => stack(some.map((group) => group.features));
-  const labels = (some: readonly Group[]) => some.flatMap((group) => group.labels);
-  const estimate = (statistic: (some: readonly Group[]) => number) => jackknife(groups, statistic);
-  return {
-    kernel: estimate((some) => kernelDistance(real, { features: features(some), labels: labels(some) }, real.kernel)),
-    frechet: estimate((some) => frechetDistance(real.moments, moments(features(some)), real.root)),
-    precision: estimate((some) => coverage(features(some), real.features, real.radii)),
-    recall: estimate((some) => {
-      const set = features(some);
-      return coverage(real.features, set, neighbourRadii(set, NEIGHBOURS));
-    }),
-    inception: estimate((some) => inceptionScore(stack(some.map((group) => group.logProbs)))),
-    agreement: estimate((some) => agreement(stack(some.map((group) => group.logProbs)), labels(some))),
-  };
-}
+/** Figures of the pictures of all seeds together, each with its standard error over the seeds. */
+export const figuresOf = (seeds: readonly Judged[], real: Reference): Figures =>
+  figuresFrom((name) => jackknife(seeds, (some) => MEASURES[name](pooled(some), real)));
 
 /** A row for each setting of the record: by sampler, what the U-Net sees, form and scale. */
 export function figureRows(record: EvaluationRecord, real: Reference): Row[] {
@@ -120,37 +132,26 @@ export interface HeldOut extends Labelled {
 }
 
 /** What as many real pictures get: mean and standard deviation over disjoint sets of `count`. */
-export function realFigures(held: HeldOut, real: Reference, count: number): Figures | null {
-  const sets = Math.floor(held.labels.length / count);
-  if (sets < 1) return null;
-  const figures = Array.from({ length: sets }, (_, i) => {
+export function realFigures({ features, logits, labels }: HeldOut, real: Reference, count: number): Figures | null {
+  const { width } = logits;
+  const sets = Array.from({ length: Math.floor(labels.length / count) }, (_, i): Judged => {
     const [from, to] = [i * count, (i + 1) * count];
-    const logits = rows(held.logits, from, to);
-    const { width } = logits;
     const logProbs = Array.from({ length: count }, (_row, r) =>
-      logSoftmax(logits.data.subarray(r * width, (r + 1) * width)),
+      logSoftmax(logits.data.subarray((from + r) * width, (from + r + 1) * width)),
     );
-    const group = {
-      features: rows(held.features, from, to),
+    return {
+      features: rows(features, from, to),
       logProbs: vectors(logProbs.flat(), width),
-      labels: held.labels.slice(from, to),
+      labels: labels.slice(from, to),
     };
-    return figuresOf([group], real);
   });
-  const over = (name: keyof Figures): Estimate => {
-    const list = figures.map((f) => f[name].value);
-    const value = list.reduce((sum, v) => sum + v, 0) / sets;
-    const variance = list.reduce((sum, v) => sum + (v - value) ** 2, 0) / Math.max(1, sets - 1);
-    return { value, error: sets > 1 ? Math.sqrt(variance) : null };
-  };
-  return {
-    kernel: over('kernel'),
-    frechet: over('frechet'),
-    precision: over('precision'),
-    recall: over('recall'),
-    inception: over('inception'),
-    agreement: over('agreement'),
-  };
+  if (sets.length === 0) return null;
+  return figuresFrom((name) => {
+    const list = sets.map((set) => MEASURES[name](set, real));
+    const value = list.reduce((sum, v) => sum + v, 0) / list.length;
+    const variance = list.reduce((sum, v) => sum + (v - value) ** 2, 0) / Math.max(1, list.length - 1);
+    return { value, error: list.length > 1 ? Math.sqrt(variance) : null };
+  });
 }
 
 /**

@@ -128,14 +128,14 @@ export function plot(rows: readonly Row[], real: Figures | null): string {
     panels.push(
       {
         ...common,
-        title: `${title}: kernel distance (lower is better)`,
-        series: lines((f) => f.kernel, '', 0),
-        level: real?.kernel.value ?? null,
+        title: `${title}: kernel distance by class (lower is better)`,
+        series: lines((f) => f.classKernel, '', 0),
+        level: real?.classKernel.value ?? null,
       },
       {
         ...common,
-        title: `${title}: precision and recall`,
-        series: [...lines((f) => f.precision, 'precision, ', 0), ...lines((f) => f.recall, 'recall, ', 2)],
+        title: `${title}: precision and variety`,
+        series: [...lines((f) => f.precision, 'precision, ', 0), ...lines((f) => f.variety, 'variety, ', 2)],
         level: null,
       },
     );
@@ -191,7 +191,7 @@ function formPanels(rows: readonly Row[]): Panel[] {
     })),
   });
   return [
-    panel('DDPM, null class: kernel distance by form', (f) => f.kernel),
-    panel('DDPM, null class: precision by form', (f) => f.precision),
+    panel('DDPM, null class: kernel distance by class', (f) => f.classKernel),
+    panel('DDPM, null class: variety', (f) => f.variety),
   ];
 }

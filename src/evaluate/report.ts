@@ -28,14 +28,25 @@ const estimate = ({ value, error }: Estimate, digits: number, factor = 1): strin
 
 const cells = (figures: Figures): string[] => [
   estimate(figures.kernel, 1, 100),
+  estimate(figures.classKernel, 1, 100),
   estimate(figures.frechet, 2),
   estimate(figures.precision, 2),
   estimate(figures.recall, 2),
+  estimate(figures.variety, 2),
   estimate(figures.inception, 2),
   estimate(figures.agreement, 2),
 ];
 
-const MEASURES = ['kernel distance × 100', 'Fréchet', 'precision', 'recall', 'IS', 'agreement'];
+const MEASURES = [
+  'kernel distance × 100',
+  'by class × 100',
+  'Fréchet',
+  'precision',
+  'recall',
+  'variety',
+  'IS',
+  'agreement',
+];
 
 function table(head: readonly string[], body: readonly (readonly string[])[]): string {
   const line = (row: readonly string[]) => `| ${row.join(' | ')} |`;
@@ -102,7 +113,7 @@ function formTables({ rows, real }: ReportInputs): string[] {
       const at = (read: (row: Row) => number) => atAgreement(sorted, target, read);
       const kernel = at(({ figures }) => figures.kernel.value);
       if (sorted.length === unguided.length) return [];
-      if (!kernel) return [[target.toFixed(2), FORM_NAMES[form], 'not reached', '', '', '', '']];
+      if (!kernel) return [[target.toFixed(2), FORM_NAMES[form], 'not reached', '', '', '', '', '', '']];
       const show = (read: (row: Row) => number, digits: number) => at(read)!.value.toFixed(digits);
       return [
         [
@@ -110,9 +121,11 @@ function formTables({ rows, real }: ReportInputs): string[] {
           FORM_NAMES[form],
           kernel.scale.toPrecision(2),
           (100 * kernel.value).toFixed(1),
+          show(({ figures }) => 100 * figures.classKernel.value, 1),
           show(({ figures }) => figures.frechet.value, 2),
           show(({ figures }) => figures.precision.value, 2),
           show(({ figures }) => figures.recall.value, 2),
+          show(({ figures }) => figures.variety.value, 2),
         ],
       ];
     }),
@@ -121,7 +134,7 @@ function formTables({ rows, real }: ReportInputs): string[] {
     ...parts,
     '### The form at equal agreement',
     'On straight lines between the scales measured.',
-    table(['agreement', 'gradient', 'scale', ...MEASURES.slice(0, 4)], equal),
+    table(['agreement', 'gradient', 'scale', ...MEASURES.slice(0, 6)], equal),
   ];
 }
 
@@ -132,10 +145,13 @@ export function measuredPart(inputs: ReportInputs, plot: string): string {
   const { adapters, referenceCount, seconds, date } = inputs;
   const about = [
     `Measured on ${date} with ${adapters.join(', ')}, ${(seconds / 60).toFixed(0)} minutes of sampling.`,
-    `Each row is compared with the same ${referenceCount} real test pictures; ± is the jackknife's standard error over seeds`,
-    '(for real pictures, the standard deviation over disjoint sets of as many). Kernel distance is unbiased; Fréchet distance',
-    'and recall depend on the number of pictures, so compare them at equal counts. "Clamped" is the share of values beyond',
-    '[-1.1, 1.1] in the last sample.',
+    `Each row is compared with the same ${referenceCount} real test pictures, in the features of a classifier that has never`,
+    'seen noise. ± is the standard error over seeds (the jackknife’s), where there are two seeds or more. For real pictures it',
+    'is the standard deviation over disjoint sets of as many: what chance alone does to a figure at this count. Kernel',
+    'distance is unbiased: over all pictures, and by class, each picture against real ones of the class it was asked to be.',
+    'Fréchet distance and recall depend on the number of pictures, so compare them at equal counts. Variety is the mean',
+    'squared distance of two pictures of a class, 1 for real ones.',
+    '"Clamped" is the share of values beyond [-1.1, 1.1] in the last sample.',
   ].join('\n');
   return [`![Figures by scale and form](${plot})`, about, ...scaleTables(inputs), ...formTables(inputs)].join('\n\n');
 }

@@ -42,7 +42,7 @@ test('measures in turns, stops at its time, goes on, and reports', () => {
   const document = readFileSync(place('docs/guidance.md'), 'utf8');
   expect(document).toMatch(/\| class \| 4 \| 20 \| -?\d+\.\d \|/);
   expect(document).toMatch(/\| real pictures \| {2}\| 10 \| -?\d+\.\d ± \d/);
-  expect(readFileSync(place('docs/guidance.svg'), 'utf8')).toContain('DDPM: kernel distance');
+  expect(readFileSync(place('docs/guidance.svg'), 'utf8')).toContain('DDPM: kernel distance by class');
 
   const { chunks: stored } = JSON.parse(readFileSync(place('out/evaluation.json'), 'utf8'));
   const features = (i: number): number[] => stored[i].features.data;

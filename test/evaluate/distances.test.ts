@@ -2,10 +2,11 @@
 import { describe, expect, test } from 'vitest';
 import {
   agreement,
+  classVariety,
   frechetDistance,
   inceptionScore,
   jackknife,
-  kernelDistance,
+  kernelDistances,
   moments,
   neighbourRadii,
   precisionRecall,
@@ -93,6 +94,7 @@ describe('Fréchet distance', () => {
 describe('kernel distance', () => {
   const one = (features: Vectors) => ({ features, labels: Array<number>(features.count).fill(0) });
   const mean = (list: readonly number[]) => list.reduce((sum, value) => sum + value, 0) / list.length;
+  const kernelDistance = (...sets: Parameters<typeof kernelDistances>) => kernelDistances(...sets).all;
   const standardError = (list: readonly number[]) =>
     Math.sqrt(mean(list.map((value) => (value - mean(list)) ** 2)) / list.length);
 
@@ -134,6 +136,8 @@ describe('kernel distance', () => {
       kernelDistance(one(set(2 * i + 1).features), one(set(2 * i + 2).features)),
     );
     expect(mean(blind)).toBeLessThan(-10 * standardError(blind));
+    const byClass = Array.from({ length: 300 }, (_, i) => kernelDistances(set(2 * i + 1), set(2 * i + 2)).byClass);
+    expect(Math.abs(mean(byClass))).toBeLessThan(3 * standardError(byClass));
     expect(() => kernelDistance(set(1), { features: vectors([1, 2, 3, 4], 2), labels: [0, 1] })).toThrow(
       'at least 2 pictures of each class',
     );
@@ -191,12 +195,40 @@ describe('probabilities', () => {
   });
 });
 
+test('distances by class tell pictures of the wrong class from right ones, which distances of all do not', () => {
+  const labels = Array.from({ length: 40 }, (_, i) => i % 2);
+  const set = (seed: number, turned: boolean) => {
+    const spread = gaussian(40, [0, 0], [0.3, 0.3], seed);
+    const classOf = (i: number) => (turned ? 1 - labels[i]! : labels[i]!);
+    return {
+      features: vectors(
+        spread.data.map((v, i) => v + 3 * classOf(i >> 1)),
+        2,
+      ),
+      labels,
+    };
+  };
+  const right = kernelDistances(set(1, false), set(2, false));
+  const wrong = kernelDistances(set(1, false), set(2, true));
+  expect(wrong.byClass).toBeGreaterThan(50 * Math.abs(right.byClass));
+  expect(Math.abs(wrong.all)).toBeLessThan(wrong.byClass / 50);
+});
+
+test('variety is twice the variance within a class, whatever lies between classes', () => {
+  const labels = Array.from({ length: 2000 }, (_, i) => i % 4);
+  const spread = gaussian(2000, [0, 0], [2, 1], 1);
+  const features = vectors(
+    spread.data.map((v, i) => v + 10 * labels[i >> 1]!),
+    2,
+  );
+  expect(Math.abs(classVariety({ features, labels }) - 2 * (4 + 1))).toBeLessThan(0.5);
+});
+
 test('the jackknife of a mean is its standard error', () => {
   const groups = [1, 4, 4, 9, 2];
-  const mean = 4;
   const { value, error } = jackknife(groups, (some) => some.reduce((sum, v) => sum + v, 0) / some.length);
-  expect(value).toBe(mean);
-  const variance = groups.reduce((sum, v) => sum + (v - mean) ** 2, 0) / (groups.length - 1);
-  expect(error).toBeCloseTo(Math.sqrt(variance / groups.length), 12);
+  expect(value).toBe(4);
+  const variance = groups.reduce((sum, v) => sum + (v - 4) ** 2, 0) / 4;
+  expect(error).toBeCloseTo(Math.sqrt(variance / 5), 12);
   expect(jackknife([3], ([v]) => v!)).toEqual({ value: 3, error: null });
 });

@@ -117,7 +117,7 @@ test('the document keeps what people wrote, and its measured part is replaced', 
 test('the plot is well-formed, has every panel, and no number that is none', () => {
   const svg = plot(figureRows(filled(sweep), real), null);
   expect(svg).not.toMatch(/NaN|Infinity|undefined/);
-  for (const title of ['DDIM: kernel', 'DDPM: precision', 'DDIM: agreement', 'kernel distance by form']) {
+  for (const title of ['DDIM: kernel', 'DDPM: precision and variety', 'DDIM: agreement', 'DDPM, null class: variety']) {
     expect(svg).toContain(title);
   }
   const opened = [...svg.matchAll(/<(\w+)(?:\s[^>]*[^/])?>/g)].length;
