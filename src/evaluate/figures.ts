@@ -155,8 +155,10 @@ export function realFigures({ features, logits, labels }: HeldOut, real: Referen
 }
 
 /**
- * A figure where agreement first reaches `target`, on a straight line between the two scales around it; null if no scale
- * reaches it. Rows of one form, by scale.
+ * A figure where agreement first reaches `target`, on a straight line between the two scales around it; at the first scale
+ * if that reaches it already, null if none does.
+ *
+ * @param sorted rows of one form, by scale
  */
 export function atAgreement(
   sorted: readonly Row[],

@@ -3,7 +3,7 @@
  */
 import type { Estimate } from './distances.ts';
 import type { Figures, Row } from './figures.ts';
-import { FORM_NAMES, FORMS } from './settings.ts';
+import { FORM_NAMES, FORMS, knowsClass } from './settings.ts';
 
 interface Point {
   readonly x: number;
@@ -27,9 +27,9 @@ interface Panel {
   readonly level: number | null;
 }
 
-const WIDTH = 460;
+const WIDTH = 560;
 const HEIGHT = 300;
-const MARGIN = { left: 52, right: 14, top: 30, bottom: 44 };
+const MARGIN = { left: 52, right: 136, top: 30, bottom: 44 };
 
 /** Colour-blind safe (Okabe & Ito). */
 const COLOURS = ['#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9'];
@@ -83,6 +83,7 @@ function drawPanel({ title, xLabel, ticks, series, level }: Panel): string {
     );
   }
   series.forEach(({ name, colour, dashed, points: own }, i) => {
+    if (own.length === 0) return;
     const path = own.map(({ x, y }, k) => `${k === 0 ? 'M' : 'L'}${fixed(px(x))} ${fixed(py(y))}`).join('');
     const dash = dashed ? ' stroke-dasharray="6 4"' : '';
     parts.push(`<path d="${path}" fill="none" stroke="${colour}" stroke-width="2"${dash}/>`);
@@ -95,8 +96,8 @@ function drawPanel({ title, xLabel, ticks, series, level }: Panel): string {
       }
     }
     const row = MARGIN.top + 12 + 14 * i;
-    parts.push(`<path d="M${WIDTH - 168} ${row - 4}h18" stroke="${colour}" stroke-width="2"${dash}/>`);
-    parts.push(`<text x="${WIDTH - 145}" y="${row}">${escaped(name)}</text>`);
+    parts.push(`<path d="M${WIDTH - 130} ${row - 4}h18" stroke="${colour}" stroke-width="2"${dash}/>`);
+    parts.push(`<text x="${WIDTH - 107}" y="${row}">${escaped(name)}</text>`);
   });
   return parts.join('\n');
 }
@@ -114,28 +115,29 @@ export function plot(rows: readonly Row[], real: Figures | null): string {
     if (scales.length < 2) continue;
     // Scales are evenly spaced powers of two, with 0 before them.
     const ticks = scales.map((scale, at) => ({ at, label: String(scale) }));
-    const lines = (read: (figures: Figures) => Estimate, name: string, colours: number): Series[] =>
+    const lines = (read: (figures: Figures) => Estimate, name = '', colours = 0, among = own): Series[] =>
       [false, true].map((conditional, i) => ({
         name: `${name}${conditional ? 'class' : 'null class'}`,
         colour: COLOURS[colours + i]!,
         dashed: colours > 0,
-        points: own
+        points: among
           .filter(({ setting }) => setting.conditional === conditional)
           .map(({ setting, figures }) => pointOf(scales.indexOf(setting.scale), read(figures))),
       }));
+    const classed = own.filter(({ setting }) => knowsClass(setting));
     const title = sampler.toUpperCase();
     const common = { xLabel: 'guidance scale', ticks };
     panels.push(
       {
         ...common,
         title: `${title}: kernel distance by class (lower is better)`,
-        series: lines((f) => f.classKernel, '', 0),
+        series: lines((f) => f.classKernel, '', 0, classed),
         level: real?.classKernel.value ?? null,
       },
       {
         ...common,
         title: `${title}: precision and variety`,
-        series: [...lines((f) => f.precision, 'precision, ', 0), ...lines((f) => f.variety, 'variety, ', 2)],
+        series: [...lines((f) => f.precision, 'precision, ', 0), ...lines((f) => f.variety, 'variety, ', 2, classed)],
         level: null,
       },
     );
@@ -144,13 +146,13 @@ export function plot(rows: readonly Row[], real: Figures | null): string {
         {
           ...common,
           title: `${title}: agreement with the asked class`,
-          series: lines((f) => f.agreement, '', 0),
+          series: lines((f) => f.agreement),
           level: real?.agreement.value ?? null,
         },
         {
           ...common,
           title: `${title}: inception score of the judge`,
-          series: lines((f) => f.inception, '', 0),
+          series: lines((f) => f.inception),
           level: real?.inception.value ?? null,
         },
       );
@@ -186,7 +188,7 @@ function formPanels(rows: readonly Row[]): Panel[] {
       name: FORM_NAMES[form],
       colour: COLOURS[i]!,
       points: own
-        .filter(({ setting }) => setting.form === form || setting.form === 'none')
+        .filter(({ setting }) => setting.form === form)
         .map(({ figures }) => pointOf(figures.agreement.value, read(figures))),
     })),
   });

@@ -34,6 +34,9 @@ export interface Setting {
   readonly scale: number;
 }
 
+/** Whether anything tells the sampler the class: without it, what is measured by class means nothing. */
+export const knowsClass = ({ conditional, form }: Setting): boolean => conditional || form !== 'none';
+
 export const settingKey = ({ sampler, conditional, form, scale }: Setting): string =>
   [sampler, conditional ? 'class' : 'null', form, scale].join(' ');
 
