@@ -41,7 +41,7 @@ test('measures in turns, stops at its time, goes on, and reports', () => {
   expect(second.stdout.trim().split('\n')).toEqual(['out/evaluation.json', 'docs/guidance.md', 'docs/guidance.svg']);
   const document = readFileSync(place('docs/guidance.md'), 'utf8');
   expect(document).toMatch(/\| class \| 4 \| 20 \| -?\d+\.\d \|/);
-  expect(document).toMatch(/\| real pictures \| {2}\| 10 \| -?\d+\.\d ± \d/);
+  expect(document).toMatch(/\| real pictures \| {2}\| 20 \| -?\d+\.\d ± \d/);
   expect(readFileSync(place('docs/guidance.svg'), 'utf8')).toContain('DDPM: kernel distance by class');
 
   const { chunks: stored } = JSON.parse(readFileSync(place('out/evaluation.json'), 'utf8'));
@@ -67,7 +67,7 @@ test.each<[string[], string]>([
     '--pictures should be a multiple of the 10 classes, twice or more, found 15',
   ],
   [['--judge', UNET_FILE, '--results', 'other.json'], '--judge needs a classifier, this checkpoint is none'],
-  [['--real', UNET_FILE], 'should hold features [N, F]'],
+  [['--real', UNET_FILE, '--steps', '2'], 'should hold features [N, F]'],
   [['--sweep', 'none', '--results', 'other.json'], 'nothing is measured yet in other.json'],
   [['--sweep', 'none'], 'out/evaluation.json was made with respacing'],
 ])('%j: one line, exit 2, nothing written', (argv, message) => {
