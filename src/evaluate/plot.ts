@@ -167,6 +167,7 @@ export function plot(rows: readonly Row[], real: Figures | null): string {
   );
   const size = `width="${columns * WIDTH}" height="${height}" viewBox="0 0 ${columns * WIDTH} ${height}"`;
   return `<svg xmlns="http://www.w3.org/2000/svg" ${size} font-family="sans-serif" font-size="11">
+<title>What the scale and the form of guidance do, by measure</title>
 <rect width="100%" height="100%" fill="#fff"/>
 ${body.join('\n')}
 </svg>
