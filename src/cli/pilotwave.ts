@@ -6,6 +6,7 @@ import { PilotwaveError } from '../runtime/errors.ts';
 import { type CommandHelp, helpText } from './arguments.ts';
 import { bench, benchHelp } from './bench.ts';
 import { convert, convertHelp } from './convert.ts';
+import { evaluate, evaluateHelp } from './evaluate.ts';
 import { generate, generateHelp } from './generate.ts';
 import { inspect, inspectHelp } from './inspect.ts';
 import { invert, invertHelp } from './invert.ts';
@@ -25,6 +26,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   inspect: { help: inspectHelp, run: inspect },
   bench: { help: benchHelp, run: bench },
   convert: { help: convertHelp, run: convert },
+  evaluate: { help: evaluateHelp, run: evaluate },
   verify: { help: verifyHelp, run: verify },
 };
 

@@ -30,8 +30,18 @@ export function parameters({ size, channels, out }: AttentionPool, name: string)
   ];
 }
 
-/** @returns [N, out], h = w = 1 */
-export function forward(b: Builder, spec: AttentionPool, name: string, x: Activation): Activation {
+/**
+ * @param features is given what the mean token found before it is projected, [N, channels]; head by head, each padded to
+ *   a multiple of 4
+ * @returns [N, out], h = w = 1
+ */
+export function forward(
+  b: Builder,
+  spec: AttentionPool,
+  name: string,
+  x: Activation,
+  features: (value: Activation) => Activation = (value) => value,
+): Activation {
   const { size, channels, headChannels } = spec;
   const { h, w, c } = x.shape;
   if (h !== size || w !== size || c !== channels) {
@@ -41,7 +51,7 @@ export function forward(b: Builder, spec: AttentionPool, name: string, x: Activa
   const maps = attention.channelMaps(head, 'new');
   const sequence = tokens(b, `${name}.positional_embedding`, x);
   const qkv = linear.forward(b, `${name}.qkv_proj`, sequence, { outMap: maps.qkv });
-  const pooled = attention.forward(b.graph, head, qkv, 1);
+  const pooled = features(attention.forward(b.graph, head, qkv, 1));
   return linear.forward(b, `${name}.c_proj`, pooled, { inMap: maps.out });
 }
 

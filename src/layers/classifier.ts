@@ -73,8 +73,17 @@ type Blocks = ReturnType<typeof blocks>;
 /** One pool: its parameters, and what it makes of the results of all blocks, the last of them the middle's. */
 interface PoolLayer {
   parameters(blocks: Blocks): Parameter[];
-  forward(b: Builder, blocks: Blocks, results: readonly Activation[]): Activation;
+  /** @param features is given the vector before the last linear layer, [N, F] */
+  forward(
+    b: Builder,
+    blocks: Blocks,
+    results: readonly Activation[],
+    features: (value: Activation) => Activation,
+  ): Activation;
 }
+
+/** The name under which `forward` traces the vector before its last linear layer. */
+export const FEATURES = 'features';
 
 const POOLS: Readonly<Record<Pool, PoolLayer>> = {
   attention: {
@@ -82,18 +91,18 @@ const POOLS: Readonly<Record<Pool, PoolLayer>> = {
       ...groupNorm.parameters(norm, 'out.0'),
       ...attentionPool.parameters(attention, 'out.2'),
     ],
-    forward: (b, { norm, attention }, results) =>
-      attentionPool.forward(b, attention, 'out.2', groupNorm.forward(b, norm, 'out.0', results.at(-1)!)),
+    forward: (b, { norm, attention }, results, features) =>
+      attentionPool.forward(b, attention, 'out.2', groupNorm.forward(b, norm, 'out.0', results.at(-1)!), features),
   },
   adaptive: {
     parameters: ({ norm, conv }) => [...groupNorm.parameters(norm, 'out.0'), ...linear.parameters(conv, 'out.3')],
-    forward: (b, { norm }, results) =>
-      linear.forward(b, 'out.3', meanPixels(b.graph, groupNorm.forward(b, norm, 'out.0', results.at(-1)!))),
+    forward: (b, { norm }, results, features) =>
+      linear.forward(b, 'out.3', features(meanPixels(b.graph, groupNorm.forward(b, norm, 'out.0', results.at(-1)!)))),
   },
   spatial: {
     parameters: ({ first, last }) => [...linear.parameters(first, 'out.0'), ...linear.parameters(last, 'out.2')],
-    forward: (b, _blocks, results) =>
-      linear.forward(b, 'out.2', relu(b.graph, linear.forward(b, 'out.0', blockMeans(b, results)))),
+    forward: (b, _blocks, results, features) =>
+      linear.forward(b, 'out.2', features(relu(b.graph, linear.forward(b, 'out.0', blockMeans(b, results))))),
   },
   spatial_v2: {
     parameters: ({ first, hiddenNorm, last }) => [
@@ -101,9 +110,9 @@ const POOLS: Readonly<Record<Pool, PoolLayer>> = {
       ...groupNorm.parameters(hiddenNorm, 'out.1'),
       ...linear.parameters(last, 'out.3'),
     ],
-    forward: (b, { hiddenNorm }, results) => {
+    forward: (b, { hiddenNorm }, results, features) => {
       const hidden = linear.forward(b, 'out.0', blockMeans(b, results));
-      return linear.forward(b, 'out.3', groupNorm.forward(b, hiddenNorm, 'out.1', hidden));
+      return linear.forward(b, 'out.3', features(groupNorm.forward(b, hiddenNorm, 'out.1', hidden)));
     },
   },
 };
@@ -140,7 +149,12 @@ export function forward(
     trace(block.name, h);
     return h;
   });
-  return b.graph.within('out', () => POOLS[args.pool].forward(b, made, results));
+  return b.graph.within('out', () =>
+    POOLS[args.pool].forward(b, made, results, (value) => {
+      trace(FEATURES, value);
+      return value;
+    }),
+  );
 }
 
 export interface Selection {
