@@ -1,9 +1,13 @@
 /**
  * @file A golden folder: its manifest and its tensors.
  */
+
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { convertCheckpoint, type NumberFormat } from '../../checkpoints/convert.ts';
+import { openCheckpoint } from '../../checkpoints/read.ts';
 import { type Checkpoint, readSafetensors, toNumbers } from '../../checkpoints/safetensors.ts';
+import { memorySource } from '../../checkpoints/source.ts';
 import { CheckpointError, OptionError } from '../../runtime/errors.ts';
 
 export interface OutputSpec {
@@ -57,6 +61,8 @@ export class GoldenFolder {
   readonly #files = new Map<string, Checkpoint>();
 
   /** @throws OptionError if there is no manifest */
+  #format: NumberFormat | null = null;
+
   constructor(folder: string) {
     this.#folder = folder;
     let text: string;
@@ -76,6 +82,11 @@ export class GoldenFolder {
     this.models = json.models ?? {};
   }
 
+  /** The number format that its models were given, or null where they are as recorded. */
+  get format(): NumberFormat | null {
+    return this.#format;
+  }
+
   path(file: string): string {
     return join(this.#folder, file);
   }
@@ -93,6 +104,17 @@ export class GoldenFolder {
       this.#files.set(file, checkpoint);
     }
     return checkpoint;
+  }
+
+  /** Gives every model of the folder weights in another number format, in memory. */
+  async convertModels(format: NumberFormat): Promise<void> {
+    this.#format = format;
+    for (const { file } of Object.values(this.models)) {
+      const parts: Uint8Array[] = [];
+      const source = await openCheckpoint(memorySource(readFileSync(join(this.#folder, file))));
+      await convertCheckpoint(source, async (bytes) => void parts.push(bytes.slice()), { format });
+      this.#files.set(file, readSafetensors(Buffer.concat(parts)));
+    }
   }
 
   /** Everything a case has recorded, under names without its prefix. */

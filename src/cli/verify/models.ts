@@ -10,6 +10,7 @@ import * as resBlock from '../../layers/res_block.ts';
 import * as superResolution from '../../layers/super_resolution.ts';
 import * as unet from '../../layers/unet.ts';
 import type { Runtime } from '../../runtime/device.ts';
+import type { WeightOptions } from '../../runtime/weights.ts';
 import { type Evaluation, evaluate, type Results } from './evaluate.ts';
 import type { CaseTensors, GoldenCase, GoldenFolder } from './manifest.ts';
 import { shapeOf } from './operations.ts';
@@ -20,19 +21,27 @@ export function goldenModel(runtime: Runtime, folder: GoldenFolder, id: string):
   if (!entry) throw new Error(`the manifest has no model ${id}`);
   const described = { diffusion: null, classes: null, nullClass: null };
   const checkpoint = folder.checkpoint(entry.file);
+  // Where a format is asked for, kernels read it as it is, on every adapter.
+  const storage: WeightOptions = folder.format === null ? {} : { storage: 'stored' };
   switch (entry.class_name) {
     case 'UNetModel':
-      return buildModel(runtime, checkpoint, { ...described, kind: 'unet', model: unetArguments(entry.config) });
+      return buildModel(
+        runtime,
+        checkpoint,
+        { ...described, kind: 'unet', model: unetArguments(entry.config) },
+        storage,
+      );
     case 'SuperResModel': {
       const config = { ...described, kind: 'super_resolution', model: unetArguments(entry.config) } as const;
-      return buildModel(runtime, checkpoint, config);
+      return buildModel(runtime, checkpoint, config, storage);
     }
     case 'EncoderUNetModel':
-      return buildModel(runtime, checkpoint, {
-        ...described,
-        kind: 'classifier',
-        model: classifierArguments(entry.config),
-      });
+      return buildModel(
+        runtime,
+        checkpoint,
+        { ...described, kind: 'classifier', model: classifierArguments(entry.config) },
+        storage,
+      );
     default:
       throw new Unsupported(`models of class ${entry.class_name}`);
   }

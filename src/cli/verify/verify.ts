@@ -2,10 +2,11 @@
  * @file `verify DIR`: runs the recorded cases of a golden folder and prints error against tolerance.
  */
 import { writeFileSync } from 'node:fs';
+import { NUMBER_FORMATS } from '../../checkpoints/convert.ts';
 import { requestNodeDevice } from '../../node/device.ts';
 import { Runtime } from '../../runtime/device.ts';
 import { OptionError } from '../../runtime/errors.ts';
-import { type OptionTable, readArguments } from '../arguments.ts';
+import { choiceOption, type OptionTable, readArguments } from '../arguments.ts';
 import { describeAdapterLine } from '../console.ts';
 import { badCheckpointCase, checkpointCase } from './checkpoints.ts';
 import { compare, type Status, type TensorReport, unsupported } from './compare.ts';
@@ -21,6 +22,11 @@ const OPTIONS = {
     value: 'ID',
     help: 'cases whose id or kind contains this text; several are separated by commas',
   },
+  format: {
+    type: 'string',
+    value: 'FORMAT',
+    help: 'runs models with weights in f16 or int8, as convert makes them; tolerances stay those of float32',
+  },
   json: { type: 'string', value: 'FILE', help: 'writes everything as JSON' },
   adapter: {
     type: 'string',
@@ -31,7 +37,7 @@ const OPTIONS = {
 } as const satisfies OptionTable;
 
 export const verifyHelp = {
-  usage: 'verify DIR [--only ID] [--json FILE] [--adapter NAME]',
+  usage: 'verify DIR [--only ID] [--format FORMAT] [--json FILE] [--adapter NAME]',
   summary: 'runs the recorded cases of a golden folder and prints error against tolerance',
   options: OPTIONS,
 };
@@ -76,6 +82,9 @@ export async function verify(argv: readonly string[]): Promise<number> {
   );
   if (cases.length === 0) throw new OptionError(`no case of ${directory} has an id or kind with "${options.only}"`);
 
+  if (options.format !== undefined) {
+    await folder.convertModels(choiceOption('format', options.format, NUMBER_FORMATS));
+  }
   const found = await requestNodeDevice(options.adapter);
   console.error(describeAdapterLine(found));
   const runtime = new Runtime(found.device);
