@@ -12,6 +12,7 @@ import { CheckpointError } from '../runtime/errors.ts';
 import { checkArchitecture, type ModelArguments, type ModelConfig, mismatches, modelParameters } from './config.ts';
 import { wordsFor } from './flag_words.ts';
 import { parseFlags } from './flags.ts';
+import { show } from './show.ts';
 
 type Shapes = ReadonlyMap<string, { readonly shape: readonly number[] }>;
 
@@ -158,7 +159,10 @@ function makeCandidates(tensors: Shapes): { candidates: ModelArguments[]; neares
     const found = shape(name);
     if (found?.length === axes) return found;
     const what = found ? `has shape [${found.join(', ')}]` : 'is missing';
-    throw new CheckpointError(`the tensors are those of no model of guided-diffusion: ${name} ${what}`);
+    const there = [...tensors.keys()].slice(0, 3).map(show).join(', ') || 'none at all';
+    throw new CheckpointError(
+      `the tensors are those of no model of guided-diffusion: ${name} ${what}; found names like ${there}`,
+    );
   };
   const [, modelChannels] = need('time_embed.0.weight', 2) as [number, number];
   const [, inChannels] = need('input_blocks.0.0.weight', 4) as [number, number];
