@@ -15,18 +15,19 @@ import { gaussianNoise, STREAM } from '../../src/diffusion/noise.ts';
 import { processOf, type SamplingOptions } from '../../src/diffusion/sampling.ts';
 import type { Shape } from '../../src/runtime/resources.ts';
 import { expectClose, testRuntime } from '../device.ts';
-import { shippedModels } from '../models.ts';
+import { TINY, tinyModels } from '../models.ts';
 import { classifierGradient, last, record, zip } from './run.ts';
 
 const runtime = await testRuntime();
-const { unet, classifier } = shippedModels(runtime);
+const { unet, classifier } = tinyModels(runtime);
+const PICTURE = TINY.c * TINY.h * TINY.w;
 const labels = [1, 9];
-const shape: Shape = { n: 2, c: 1, h: 28, w: 28 };
+const shape: Shape = { n: 2, ...TINY };
 const start = gaussianNoise({ seed: 21, firstImage: 0, step: 0, stream: STREAM.start }, shape);
 const noise = (index: number) => gaussianNoise({ seed: 22, firstImage: 0, step: index, stream: STREAM.step }, shape);
 const scale = [3, 5];
 const options: SamplingOptions = { labels, respacing: '5', scale, start, noise };
-const scaleOf = (i: number) => scale[Math.floor(i / 784)]!;
+const scaleOf = (i: number) => scale[Math.floor(i / PICTURE)]!;
 
 const gradientAt = (x: Float32Array, timestep: number) =>
   classifierGradient(runtime, classifier, { x, shape, timestep, labels });
@@ -86,7 +87,7 @@ describe('the simple form', () => {
     for (const [index, { t, sample }] of steps.entries()) {
       const moved = unguided[index]!.sample;
       const grad = await gradientAt(moved, modelTimestep(process, Math.max(0, t - 1)));
-      const expected = Float64Array.from(moved, (value, i) => value + small.scale[Math.floor(i / 784)]! * grad[i]!);
+      const expected = Float64Array.from(moved, (value, i) => value + small.scale[Math.floor(i / PICTURE)]! * grad[i]!);
       expectClose(sample, expected, 1e-5);
     }
     simple.dispose();
@@ -128,7 +129,7 @@ describe('a gradient through an optimiser’s filter', () => {
       const filtered = reference(await gradientAt(x, modelTimestep(process, t)));
       expectClose(
         gradient!,
-        Float64Array.from(filtered, (g, i) => mild.scale[Math.floor(i / 784)]! * g),
+        Float64Array.from(filtered, (g, i) => mild.scale[Math.floor(i / PICTURE)]! * g),
         1e-4,
       );
       x = sample;
@@ -184,7 +185,7 @@ describe('the scale', () => {
     for (const [index, { t, gradient }] of steps.entries()) {
       const before = index === 0 ? start : steps[index - 1]!.sample;
       const grad = await gradientAt(before, modelTimestep(processOf(denoiser, options), t));
-      const expected = Float64Array.from(grad, (g, i) => index * (1 + Math.floor(i / 784)) * g);
+      const expected = Float64Array.from(grad, (g, i) => index * (1 + Math.floor(i / PICTURE)) * g);
       if (index === 0) expect(gradient!.every((g) => g === 0)).toBe(true);
       else expectClose(gradient!, expected, 2e-5);
     }

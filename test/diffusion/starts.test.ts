@@ -1,8 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { describe, expect, test } from 'vitest';
 import { modelParameters, unetArguments } from '../../src/checkpoints/config.ts';
 import { buildModel, Model } from '../../src/checkpoints/model.ts';
-import { readSafetensors } from '../../src/checkpoints/safetensors.ts';
 import { evaluate } from '../../src/cli/verify/evaluate.ts';
 import { ddim } from '../../src/diffusion/ddim.ts';
 import { ddpm } from '../../src/diffusion/ddpm.ts';
@@ -15,13 +13,14 @@ import * as superResolution from '../../src/layers/super_resolution.ts';
 import { NonFiniteError } from '../../src/runtime/errors.ts';
 import { Weights } from '../../src/runtime/weights.ts';
 import { checkpointOf, expectClose, testRuntime, values } from '../device.ts';
-import { shippedModels, UNET_FILE } from '../models.ts';
+import { randomWeights, TINY, tinyModels } from '../models.ts';
 import { last, reconfigured, record, zip } from './run.ts';
 
 const runtime = await testRuntime();
-const { unet, classifier } = shippedModels(runtime);
+const { unet, classifier } = tinyModels(runtime);
 const conditional = new Denoiser(runtime, { unet, guidance: noGuidance({ conditional: true }), batch: 2 });
 const { shape } = conditional;
+const PICTURE = TINY.c * TINY.h * TINY.w;
 const labels = [0, 7];
 const noiseOf = (stream: (typeof STREAM)[keyof typeof STREAM], step: number, seed = 0) =>
   gaussianNoise({ seed, firstImage: 0, step, stream }, shape);
@@ -41,20 +40,10 @@ describe('from a picture', () => {
     expectClose(steps[0]!.sample, whole[3]!.sample, 1e-6);
   });
 
-  test('is the picture again at a small strength, another one at a large', async () => {
-    const distance = async (strength: number) => {
-      const made = await last(ddim(conditional, { ...options, seed: 99, image: { pictures, strength } }));
-      return Math.hypot(...zip((a, b) => a - b, made, pictures)) / Math.hypot(...pictures);
-    };
-    const [little, much] = [await distance(0.2), await distance(1)];
-    expect(little).toBeLessThan(0.2);
-    expect(much).toBeGreaterThan(2 * little);
-  });
-
   test.each([
     [{ strength: 0 }, 'strength should be above 0'],
     [{ strength: 1.5 }, 'strength should be above 0'],
-    [{ strength: 1, pictures: new Float32Array(5) }, 'the pictures should hold 1568 values, found 5'],
+    [{ strength: 1, pictures: new Float32Array(5) }, 'the pictures should hold 128 values, found 5'],
   ])('%j is refused', async (image, message) => {
     const run = last(ddim(conditional, { ...options, image: { pictures, ...image } }));
     await expect(run).rejects.toThrow(message);
@@ -63,7 +52,7 @@ describe('from a picture', () => {
 
 describe('inpainting', () => {
   // The right half is made anew.
-  const mask = Float32Array.from({ length: pictures.length }, (_, i) => (i % 28 >= 14 ? 1 : 0));
+  const mask = Float32Array.from({ length: pictures.length }, (_, i) => (i % 8 >= 4 ? 1 : 0));
 
   test.each(['ddim', 'ddpm'] as const)(
     '%s keeps the known part at its noise level, and in the end exactly',
@@ -196,7 +185,7 @@ describe('the prediction of x_0', () => {
 
 describe('two stages', () => {
   const args = unetArguments({
-    image_size: 28,
+    image_size: 8,
     in_channels: 1,
     model_channels: 32,
     out_channels: 2,
@@ -227,8 +216,8 @@ describe('two stages', () => {
   );
   const upsampler = buildModel(runtime, checkpointOf(parameters), config);
   if (!upsampler.isSuperResolution()) throw new Error('expected a super-resolution model');
-  const lowRes = { height: 14, width: 14 };
-  const small = values(2 * 14 * 14, 77);
+  const lowRes = { height: 4, width: 4 };
+  const small = values(2 * 4 * 4, 77);
 
   test('the second sees x_t and the smaller picture', async () => {
     const denoiser = new Denoiser(runtime, { unet: upsampler, guidance: noGuidance(), batch: 2, lowRes });
@@ -240,13 +229,16 @@ describe('two stages', () => {
       const { out } = await evaluate(runtime, upsampler.weights, (e) => {
         const inputs = {
           x: e.input('x', shape, x),
-          lowRes: e.input('low', { ...shape, h: 14, w: 14 }, small),
+          lowRes: e.input('low', { ...shape, h: 4, w: 4 }, small),
           timesteps: e.input('t', { n: 2, h: 1, w: 1, c: args.model_channels }, told),
           labels: null,
         };
         e.output('out', superResolution.forward(e, args, inputs));
       });
-      const mean = Float32Array.from({ length: x.length }, (_, i) => out![Math.floor(i / 784) * 1568 + (i % 784)]!);
+      const mean = Float32Array.from(
+        { length: x.length },
+        (_, i) => out![Math.floor(i / PICTURE) * 2 * PICTURE + (i % PICTURE)]!,
+      );
       expectClose(output, mean, 2e-6);
       x = sample;
     }
@@ -266,22 +258,19 @@ describe('two stages', () => {
 });
 
 describe('the check for finite numbers', () => {
-  const poisoned = (name: string, f16: number) => {
-    const tensors = new Map(readSafetensors(readFileSync(UNET_FILE)).tensors);
+  const poisoned = (name: string, value: number) => {
+    const { tensors } = randomWeights(modelParameters(unet.config));
     const tensor = tensors.get(name)!;
-    const bytes = Uint8Array.from(tensor.bytes);
-    const view = new DataView(bytes.buffer);
-    if (tensor.dtype === 'F16') view.setUint16(bytes.length - 2, f16, true);
-    else view.setFloat32(bytes.length - 4, f16 === 0x7c00 ? Number.POSITIVE_INFINITY : Number.NaN, true);
-    tensors.set(name, { ...tensor, bytes });
+    const view = new DataView(tensor.bytes.buffer, tensor.bytes.byteOffset, tensor.bytes.byteLength);
+    view.setFloat32(tensor.bytes.byteLength - 4, value, true);
     return new Model(unet.config, new Weights(runtime, tensors)) as typeof unet;
   };
 
   test.each([
-    ['NaN', 'input_blocks.1.0.in_layers.2.weight', 0x7e00],
-    ['infinity', 'middle_block.0.out_layers.3.bias', 0x7c00],
-  ])('names the layer and the step of the first %s', async (_what, name, bits) => {
-    const sick = poisoned(name, bits);
+    ['NaN', 'input_blocks.1.0.in_layers.2.weight', Number.NaN],
+    ['infinity', 'middle_block.0.out_layers.3.bias', Number.POSITIVE_INFINITY],
+  ])('names the layer and the step of the first %s', async (_what, name, value) => {
+    const sick = poisoned(name, value);
     const denoiser = new Denoiser(runtime, { unet: sick, guidance: noGuidance({ conditional: true }), batch: 2 });
     const run = last(ddim(denoiser, { ...options, checkFinite: true }));
     await expect(run).rejects.toThrow(NonFiniteError);
