@@ -4,8 +4,9 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, expect, test } from 'vitest';
-import { UNET_FILE } from '../models.ts';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import type { ModelConfig } from '../../src/checkpoints/config.ts';
+import { randomFile, TINY_CONFIGS, UNET_FILE } from '../models.ts';
 
 const cli = fileURLToPath(new URL('../../dist/cli.js', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'pilotwave-evaluate-'));
@@ -18,7 +19,17 @@ function evaluate(...argv: string[]) {
   return spawnSync(process.execPath, options, { cwd: folder, encoding: 'utf8' });
 }
 
-const SHORT = ['--sweep', 'scale', '--sampler', 'ddpm', '--scales', '0,4', '--steps', '2'];
+/** Random models of the judge's size: what they make does not matter here. */
+const RANDOM = ['--model', 'random-unet.safetensors', '--classifier', 'random-classifier.safetensors'];
+beforeAll(() => {
+  const [unet, classifier] = TINY_CONFIGS.map(
+    (config) => ({ ...config, model: { ...config.model, image_size: 28 } }) as ModelConfig,
+  );
+  writeFileSync(place('random-unet.safetensors'), randomFile(unet!));
+  writeFileSync(place('random-classifier.safetensors'), randomFile(classifier!));
+});
+
+const SHORT = [...RANDOM, '--sweep', 'scale', '--sampler', 'ddpm', '--scales', '0,4', '--steps', '2'];
 const chunks = () =>
   (JSON.parse(readFileSync(place('out/evaluation.json'), 'utf8')).chunks as { setting: string; seed: number }[]).map(
     ({ setting, seed }) => `${setting} #${seed}`,
@@ -51,7 +62,7 @@ test('measures in turns, stops at its time, goes on, and reports', () => {
   expect(features(3), 'so does the class').not.toEqual(features(1));
 
   writeFileSync(place('docs/guidance.md'), `Words before.\n\n${document}\nWords after.\n`);
-  const again = evaluate('--sweep', 'none', '--steps', '2');
+  const again = evaluate(...RANDOM, '--sweep', 'none', '--steps', '2');
   expect(again.status, again.stderr).toBe(0);
   expect(readFileSync(place('docs/guidance.md'), 'utf8')).toBe(`Words before.\n\n${document}\nWords after.\n`);
 });
@@ -71,7 +82,7 @@ test.each<[string[], string]>([
   [['--sweep', 'none', '--results', 'other.json'], 'nothing is measured yet in other.json'],
   [['--sweep', 'none'], 'out/evaluation.json was made with respacing'],
 ])('%j: one line, exit 2, nothing written', (argv, message) => {
-  const { status, stdout, stderr } = evaluate(...argv);
+  const { status, stdout, stderr } = evaluate(...RANDOM, ...argv);
   const lines = stderr
     .trim()
     .split('\n')

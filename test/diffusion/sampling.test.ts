@@ -8,11 +8,11 @@ import { classifierFreeGuidance, classifierGuidance, noGuidance } from '../../sr
 import { gaussianNoise, STREAM } from '../../src/diffusion/noise.ts';
 import { batchSize, sample } from '../../src/diffusion/sample.ts';
 import { expectClose, testRuntime } from '../device.ts';
-import { REFERENCE_FILE, shippedModels } from '../models.ts';
+import { REFERENCE_FILE, shippedModels, tinyModels } from '../models.ts';
 import { last } from './run.ts';
 
 const runtime = await testRuntime();
-const { unet, classifier } = shippedModels(runtime);
+const { unet, classifier } = tinyModels(runtime);
 const reference = readSafetensors(readFileSync(REFERENCE_FILE)).tensors;
 const recorded = (name: string) => Float32Array.from(toNumbers(reference.get(name)!));
 
@@ -21,6 +21,7 @@ describe('pictures of the original sampler from its own x_T', () => {
   const chosen = [2, 7];
   const pick = (name: string) =>
     Float32Array.from(chosen.flatMap((i) => [...recorded(name).subarray(i * 784, (i + 1) * 784)]));
+  const { unet, classifier } = shippedModels(runtime);
   const options = { labels: chosen, respacing: 'ddim25', start: pick('x_T') };
 
   test.each([
@@ -67,18 +68,15 @@ describe('a run', () => {
 
   test('tells where it is, and what the classifier thinks', async () => {
     const seen: number[][] = [];
-    let sure = 0;
     for await (const step of ddim(denoiser, { ...short, respacing: 'ddim10', scale: 4 })) {
       seen.push([step.index, step.count, step.t, step.timestep]);
       const logProbs = (await step.logProbs())!;
       expect(logProbs.reduce((sum, value) => sum + Math.exp(value), 0)).toBeCloseTo(1, 5);
-      sure = Math.exp(logProbs[5]!);
       expect((await step.gradient())!.some((value) => value !== 0)).toBe(true);
       expect((await step.predXstart()).every(Number.isFinite)).toBe(true);
     }
     expect(seen[0]).toEqual([0, 10, 9, 900]);
     expect(seen[9]).toEqual([9, 10, 0, 0]);
-    expect(sure).toBeGreaterThan(0.5);
   });
 
   test('stops at a signal', async () => {
@@ -117,7 +115,7 @@ describe('sample', () => {
     const one = await sample(runtime, { ...options, maxBatch: 3 });
     const many = await sample(runtime, { ...options, maxBatch: 2 });
     expect([one.batches, many.batches]).toEqual([1, 2]);
-    expect(one.shape).toEqual([3, 1, 28, 28]);
+    expect(one.shape).toEqual([3, 1, 8, 8]);
     expectClose(many.samples, one.samples, 1e-6);
   });
 
@@ -144,7 +142,7 @@ describe('what does not go together is refused', () => {
     [{ labels: [1], eta: -1 }, 'eta should be'],
     [{ labels: [1], respacing: 'ddim999' }, 'no whole stride'],
     [{ labels: [1], seed: 0.5 }, 'a seed is an integer'],
-    [{ labels: [1], start: new Float32Array(3) }, 'expected 784 values'],
+    [{ labels: [1], start: new Float32Array(3) }, 'expected 64 values'],
   ])('%j', async (options, message) => {
     const denoiser = new Denoiser(runtime, { unet, guidance: classifierGuidance(classifier), batch: 1 });
     await expect((async () => last(ddim(denoiser, { respacing: 'ddim2', ...options })))()).rejects.toThrow(message);
@@ -153,7 +151,7 @@ describe('what does not go together is refused', () => {
 
   test('another size than the classifier takes', () => {
     const guidance = classifierGuidance(classifier);
-    expect(() => new Denoiser(runtime, { unet, guidance, batch: 1, height: 32, width: 32 })).toThrow('28 x 28');
+    expect(() => new Denoiser(runtime, { unet, guidance, batch: 1, height: 32, width: 32 })).toThrow('of 8 x 8');
     expect(() => new Denoiser(runtime, { unet, guidance, batch: 0 })).toThrow('batch should be at least 1');
   });
 });
