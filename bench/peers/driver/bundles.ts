@@ -7,8 +7,12 @@ import { build } from 'esbuild';
 import type { Entry } from '../contestants/index.ts';
 import { bundles, folder } from './places.ts';
 
+/** Some libraries, bundled as for a page, find out that they are in Node and then want its `require`. */
+const NODE_REQUIRE =
+  "import { createRequire as makeRequire } from 'node:module'; const require = makeRequire(import.meta.url);";
+
 /** @returns the bundle's path below the folder of bundles */
-export async function bundleOf(name: string, { module }: Entry): Promise<string> {
+export async function bundleOf(name: string, { module }: Entry, host: 'browser' | 'node'): Promise<string> {
   const contestant = isAbsolute(module) ? module : join(folder, 'contestants', module);
   const contents = `
     import { contestant } from ${JSON.stringify(contestant)};
@@ -32,6 +36,7 @@ export async function bundleOf(name: string, { module }: Entry): Promise<string>
     mainFields: ['module', 'browser', 'main'],
     define: { 'process.env.NODE_ENV': '"production"' },
     external: ['node:*', 'fs', 'path', 'url', 'util', 'os', 'worker_threads', 'module', 'crypto', 'string_decoder'],
+    ...(host === 'node' && { banner: { js: NODE_REQUIRE } }),
     logLevel: 'error',
   });
   writeFileSync(join(bundles, 'package.json'), '{"type":"module"}');

@@ -47,7 +47,7 @@ export async function main(argv: string[]): Promise<number> {
   try {
     const entrants: Entrant[] = [];
     for (const name of names) {
-      const bundle = await bundleOf(name, entries[name]!);
+      const bundle = await bundleOf(name, entries[name]!, options.node ? 'node' : 'browser');
       entrants.push({ name, bundle, options: optionsOf(entries[name]!, host) });
     }
     const settings = {
