@@ -105,10 +105,16 @@ export function parseCase(text: string): Case {
     }
     values[key] = list ? numbers : numbers[0];
   }
-  return values as unknown as Case;
+  const found = values as unknown as Case;
+  if (isNetwork(found) && found.size % 2 ** (found.mult.length - 1) !== 0) {
+    throw new Error(`${found.size} pixels cannot be halved ${found.mult.length - 1} times: "${text}"`);
+  }
+  return found;
 }
 
-export const isNetwork = (c: Case): c is NetworkCase => c.op === 'unet' || c.op === 'classifier' || c.op === 'gradient';
+export function isNetwork(c: Case): c is NetworkCase {
+  return c.op === 'unet' || c.op === 'classifier' || c.op === 'gradient';
+}
 
 /** Tells cases apart; in tables and as the seed of their values. */
 export function nameOf(c: Case): string {
