@@ -3,7 +3,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { CASES, type Case, nameOf, parseCase } from '../cases.ts';
+import { CASES, type Case, parseCase } from '../cases.ts';
 import { ENTRIES, type Entry } from '../contestants/index.ts';
 import { browserHost } from './browser_host.ts';
 import { bundleOf } from './bundles.ts';
@@ -85,12 +85,14 @@ function pair(text: string): [string, string] {
   return [text.slice(0, at), text.slice(at + 1)];
 }
 
+/** @param only operators, with commas between */
 function casesOf({ case: words, only }: { case: readonly string[]; only?: string | undefined }): readonly Case[] {
   const all = words.length > 0 ? words.map(parseCase) : CASES;
-  const parts = only?.toLowerCase().split(',') ?? [''];
-  const chosen = all.filter((c) => parts.some((part) => `${c.op} ${nameOf(c)}`.toLowerCase().includes(part)));
-  if (chosen.length === 0) throw new Error(`no case has "${only}" in its name`);
-  return chosen;
+  const ops = only?.split(',') ?? all.map(({ op }) => op);
+  const unknown = ops.find((op) => !all.some((c) => c.op === op));
+  if (unknown !== undefined)
+    throw new Error(`no case of "${unknown}"; there are ${all.map(({ op }) => op).join(', ')}`);
+  return all.filter(({ op }) => ops.includes(op));
 }
 
 /** What a contestant is told: where it runs, and for Pilotwave which build it is. */

@@ -5,5 +5,5 @@ import { join } from 'node:path';
 export const folder = process.env['PEERS_FOLDER']!;
 export const root = join(folder, '..', '..');
 export const modules = join(folder, 'node_modules');
-/** What is made anew at every run. */
-export const bundles = join(modules, '.cache', 'pilotwave-peers');
+/** What this run makes, this program included; removed at its end. */
+export const bundles = process.env['PEERS_BUNDLES']!;
