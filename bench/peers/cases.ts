@@ -57,8 +57,21 @@ export interface ClassifierCase extends NetworkSizes {
   readonly label: number;
 }
 
+/**
+ * What the adapter can do: vec4f multiply-adds in registers, or a copy of vec4f in storage. Not what anybody would run, but
+ * what everything else may be held against.
+ */
+export interface PeakCase {
+  readonly op: 'fma' | 'copy';
+  /** Invocations; each holds 16 vec4f in registers, or copies one. */
+  readonly threads: number;
+  /** Multiply-adds of each register. */
+  readonly steps: number;
+  readonly batch: number;
+}
+
 export type NetworkCase = UNetCase | ClassifierCase;
-export type Case = ConvCase | GroupNormCase | AttentionCase | NetworkCase;
+export type Case = PeakCase | ConvCase | GroupNormCase | AttentionCase | NetworkCase;
 export type Op = Case['op'];
 
 export const TIMESTEP = 417;
@@ -66,6 +79,8 @@ export const TIMESTEP = 417;
 const NETWORK = { batch: 1, size: 32, in: 3, mult: [1, 2, 2, 2], blocks: 2, attention: [16, 8], headChannels: 64 };
 
 const DEFAULTS: Readonly<Record<Op, Readonly<Record<string, number | readonly number[]>>>> = {
+  fma: { threads: 16384, steps: 512, batch: 1 },
+  copy: { threads: 1 << 20, steps: 0, batch: 1 },
   conv: { batch: 1, size: 32, in: 64, out: 64, kernel: 3 },
   groupnorm: { batch: 1, size: 32, channels: 128 },
   attention: { batch: 1, heads: 4, tokens: 1024, width: 32 },
@@ -76,6 +91,8 @@ const DEFAULTS: Readonly<Record<Op, Readonly<Record<string, number | readonly nu
 
 /** The cases of docs/performance.md. */
 export const CASES: readonly Case[] = [
+  'fma',
+  'copy',
   'conv',
   'conv:size=16,in=256,out=256',
   'conv:size=8,in=512,out=512',
@@ -120,6 +137,10 @@ export function isNetwork(c: Case): c is NetworkCase {
 export function nameOf(c: Case): string {
   const batch = c.batch === 1 ? '' : `, batch ${c.batch}`;
   switch (c.op) {
+    case 'fma':
+      return `vec4f multiply-adds in registers, ${c.threads} invocations of 16 x ${c.steps}`;
+    case 'copy':
+      return `copy of ${c.threads} vec4f in storage`;
     case 'conv':
       return `conv ${c.kernel}x${c.kernel}, ${c.size}x${c.size}, ${c.in} to ${c.out}${batch}`;
     case 'groupnorm':
@@ -137,6 +158,10 @@ export function nameOf(c: Case): string {
 /** Multiply-adds of a call; of a gradient those of the forward pass alone. */
 export function multiplyAdds(c: Case): number {
   switch (c.op) {
+    case 'fma':
+      return c.threads * c.steps * 16 * 4;
+    case 'copy':
+      return 0;
     case 'conv':
       return c.batch * c.size ** 2 * c.in * c.out * c.kernel ** 2;
     case 'groupnorm':
@@ -147,6 +172,16 @@ export function multiplyAdds(c: Case): number {
       return countWork(c).multiplyAdds;
   }
 }
+
+/** The factor and the summand of each multiply-add, and what the registers begin with: neither grows nor fades. */
+export const FMA = {
+  factor: 0.998,
+  summand: 0.002,
+  first: (thread: number, lane: number) => (thread % 64) / 64 + lane,
+};
+
+/** A copy's input. */
+export const copyValues = (c: PeakCase): Float32Array => uniform(nameOf(c), 4 * c.threads);
 
 export function convValues(c: ConvCase) {
   const name = nameOf(c);
@@ -184,11 +219,11 @@ export function networkInputs(c: NetworkCase) {
 
 /** Makes a case's values, so that what comes later finds them made. */
 export function prepareValues(c: Case): void {
-  if (c.op === 'conv') convValues(c);
-  else if (c.op === 'groupnorm') groupNormValues(c);
-  else if (c.op === 'attention') attentionValues(c);
-  else {
+  if (isNetwork(c)) {
     networkInputs(c);
     for (const { name, shape } of countWork(c).parameters) parameterValues(name, shape);
-  }
+  } else if (c.op === 'copy') copyValues(c);
+  else if (c.op === 'conv') convValues(c);
+  else if (c.op === 'groupnorm') groupNormValues(c);
+  else if (c.op === 'attention') attentionValues(c);
 }

@@ -1,7 +1,7 @@
 /**
  * @file What a module must export, as `contestant`, to be measured. Inside the repository or anywhere else: see README.md.
  */
-import type { AttentionCase, ClassifierCase, ConvCase, GroupNormCase, UNetCase } from './cases.ts';
+import type { AttentionCase, ClassifierCase, ConvCase, GroupNormCase, PeakCase, UNetCase } from './cases.ts';
 
 /** One case, ready to run: parameters on the device, outputs not read back. */
 export interface Workload {
@@ -17,6 +17,8 @@ export interface Workload {
 export interface Contestant {
   /** Asks for a device, through navigator.gpu. @returns what the report should name: a version, for example */
   init(options: Readonly<Record<string, unknown>>): Promise<string>;
+  fma?(c: PeakCase): Workload | Promise<Workload>;
+  copy?(c: PeakCase): Workload | Promise<Workload>;
   conv?(c: ConvCase): Workload | Promise<Workload>;
   groupnorm?(c: GroupNormCase): Workload | Promise<Workload>;
   attention?(c: AttentionCase): Workload | Promise<Workload>;

@@ -12,5 +12,7 @@ export const ENTRIES: Readonly<Record<string, Entry>> = {
   jax: { module: 'jax.ts' },
   tfjs: { module: 'tfjs.ts' },
   ort: { module: 'ort.ts' },
+  /** Not a peer: measures what the adapter itself can do. */
+  adapter: { module: 'adapter.ts' },
   'ort-wasm': { module: 'ort.ts', options: { provider: 'wasm' }, onlyIfNamed: true },
 };

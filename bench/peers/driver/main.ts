@@ -11,7 +11,7 @@ import type { Host } from './host.ts';
 import { nodeHost } from './node_host.ts';
 import { root } from './places.ts';
 import { type CaseReport, type Entrant, measureCase } from './rounds.ts';
-import { tableOf } from './table.ts';
+import { peakOf, tableOf } from './table.ts';
 
 const OPTIONS = {
   node: { type: 'boolean', default: false },
@@ -69,7 +69,7 @@ export async function main(argv: string[]): Promise<number> {
       report.cases.push(found);
       for (const { contestant, version } of found.measurements) if (version) report.versions[contestant] = version;
       report.adapter = oneAdapter(found) || report.adapter;
-      process.stdout.write(`${tableOf(found)}\n\n`);
+      process.stdout.write(`${tableOf(found, peakOf(report.cases))}\n\n`);
       if (options.json) writeFileSync(options.json, `${JSON.stringify(report, null, 1)}\n`);
     }
     process.stdout.write(`adapter: ${report.adapter}; ${report.host}\n`);
@@ -88,10 +88,10 @@ function pair(text: string): [string, string] {
 /** @param only operators, with commas between */
 function casesOf({ case: words, only }: { case: readonly string[]; only?: string | undefined }): readonly Case[] {
   const all = words.length > 0 ? words.map(parseCase) : CASES;
-  const ops = only?.split(',') ?? all.map(({ op }) => op);
-  const unknown = ops.find((op) => !all.some((c) => c.op === op));
-  if (unknown !== undefined)
-    throw new Error(`no case of "${unknown}"; there are ${all.map(({ op }) => op).join(', ')}`);
+  const known = [...new Set(all.map(({ op }) => op))];
+  const ops = only?.split(',') ?? known;
+  const unknown = ops.find((op) => !known.some((other) => other === op));
+  if (unknown !== undefined) throw new Error(`no case of "${unknown}"; there are ${known.join(', ')}`);
   return all.filter(({ op }) => ops.includes(op));
 }
 

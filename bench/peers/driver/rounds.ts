@@ -11,6 +11,9 @@ import type { Host, Seat } from './host.ts';
 /** Relative L2 error above which a result is wrong and is not timed: float32 in any order stays a hundred times below. */
 const TOLERANCE = 1e-3;
 
+/** The problem of a contestant that does not have an operator. */
+export const MISSING = 'not provided';
+
 export interface Entrant {
   readonly name: string;
   readonly bundle: string;
@@ -125,7 +128,7 @@ export async function measureCase(
 async function begin(seat: Seat, c: Case, { options }: Entrant, expected: Float64Array) {
   const started = await tried(() => seat.start(c, options));
   if (started instanceof Error) return { problem: started.message };
-  if ('missing' in started) return { problem: 'not provided' };
+  if ('missing' in started) return { problem: MISSING };
   const { version, adapter, firstMs, counts, result } = started;
   const bytes = Uint8Array.from(Buffer.from(result, 'base64'));
   const error = relativeError(new Float32Array(bytes.buffer), expected);

@@ -1,29 +1,66 @@
 /** @file The report as text. */
-import type { CaseReport, Measurement } from './rounds.ts';
+import { type CaseReport, type Measurement, MISSING } from './rounds.ts';
 
-const ROW = ['contestant', 'ms', 'least', 'most', 'ratio', 'GFLOP/s', 'first', 'disp', 'subm', 'groups', 'MB', 'error'];
-const WIDTHS = [12, 10, 10, 10, 7, 8, 8, 6, 6, 7, 8, 9];
+const COLUMNS = {
+  contestant: 12,
+  ms: 10,
+  least: 10,
+  most: 10,
+  ratio: 7,
+  'GFLOP/s': 8,
+  peak: 5,
+  first: 7,
+  disp: 5,
+  subm: 5,
+  groups: 6,
+  MB: 7,
+  error: 8,
+};
 
 const line = (cells: readonly string[]): string =>
-  cells.map((cell, i) => (i === 0 ? cell.padEnd(WIDTHS[i]!) : cell.padStart(WIDTHS[i]!))).join(' ');
+  Object.values(COLUMNS)
+    .map((width, i) => (i === 0 ? cells[i]!.padEnd(width) : cells[i]!.padStart(width)))
+    .join(' ');
 
-export function tableOf({ name, multiplyAdds, load, measurements }: CaseReport): string {
-  const gmac = multiplyAdds > 0 ? `, ${(multiplyAdds / 1e9).toFixed(3)} GMAC` : '';
-  const rows = measurements.map((m) => rowOf(m, multiplyAdds));
-  return [`## ${name}${gmac} (load ${load.join(' to ')})`, line(ROW), ...rows].join('\n');
+const gflopsOf = (products: number, ms: number): number => (2 * products) / ms / 1e6;
+
+/** GFLOP/s of multiply-adds in registers, by the run's own measurement; null without one. */
+export function peakOf(cases: readonly CaseReport[]): number | null {
+  const found = cases.find(({ sizes }) => sizes.op === 'fma');
+  const median = found?.measurements.find((m) => m.median !== undefined)?.median;
+  return found && median ? gflopsOf(found.multiplyAdds, median) : null;
 }
 
-function rowOf(m: Measurement, products: number): string {
+export function tableOf({ name, sizes, multiplyAdds, load, measurements }: CaseReport, peak: number | null): string {
+  const gmac = multiplyAdds > 0 ? `, ${(multiplyAdds / 1e9).toFixed(3)} GMAC` : '';
+  const missing = measurements.filter(({ problem }) => problem === MISSING).map(({ contestant }) => contestant);
+  const rows = measurements
+    .filter(({ problem }) => problem !== MISSING)
+    .map((m) => rowOf(m, multiplyAdds, peak) + (sizes.op === 'copy' ? rateOf(m, 32 * sizes.threads) : ''));
+  return [
+    `## ${name}${gmac} (load ${load.join(' to ')})`,
+    line(Object.keys(COLUMNS)),
+    ...rows,
+    ...(missing.length > 0 && missing.length < measurements.length - 1 ? [`without: ${missing.join(', ')}`] : []),
+  ].join('\n');
+}
+
+const rateOf = ({ median }: Measurement, bytes: number): string =>
+  median === undefined ? '' : ` (${(bytes / median / 1e6).toFixed(1)} GB/s)`;
+
+function rowOf(m: Measurement, products: number, peak: number | null): string {
   const { contestant, median, least, most, counts, error, firstMs, ratio } = m;
-  if (median === undefined || m.problem !== undefined) return `${contestant.padEnd(WIDTHS[0]!)} ${m.problem}`;
+  if (median === undefined || m.problem !== undefined) return `${contestant.padEnd(COLUMNS.contestant)} ${m.problem}`;
   const digits = (value: number | undefined, places = 2) => (value === undefined ? '-' : value.toFixed(places));
+  const gflops = products > 0 ? gflopsOf(products, median) : undefined;
   return line([
     contestant,
     digits(median),
     digits(least),
     digits(most),
     digits(ratio),
-    products > 0 ? digits((2 * products) / median / 1e6) : '-',
+    digits(gflops),
+    gflops !== undefined && peak ? `${((100 * gflops) / peak).toFixed(0)}%` : '-',
     digits(firstMs, 0),
     String(counts?.dispatches ?? '-'),
     String(counts?.submits ?? '-'),

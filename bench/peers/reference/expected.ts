@@ -6,9 +6,12 @@ import {
   type Case,
   type ClassifierCase,
   convValues,
+  copyValues,
+  FMA,
   groupNormValues,
   isNetwork,
   networkInputs,
+  type PeakCase,
 } from '../cases.ts';
 import { forward } from '../networks.ts';
 import { Float64Operators, Value } from './float64.ts';
@@ -26,6 +29,10 @@ export function expectedResult(c: Case): Float64Array {
     return picture.gradient!;
   }
   switch (c.op) {
+    case 'fma':
+      return multiplyAddChains(c);
+    case 'copy':
+      return Float64Array.from(copyValues(c));
     case 'conv': {
       const { x, weight, bias } = convValues(c);
       const size = { in: c.in, out: c.out, kernel: c.kernel, h: c.size, w: c.size };
@@ -63,6 +70,19 @@ export function expectedResult(c: Case): Float64Array {
       return result;
     }
   }
+}
+
+/** The sum of the registers of each invocation: x times factor^n, plus a geometric series. */
+function multiplyAddChains({ threads, steps }: PeakCase): Float64Array {
+  const fade = FMA.factor ** steps;
+  const series = (FMA.summand * (1 - fade)) / (1 - FMA.factor);
+  const result = new Float64Array(4 * threads);
+  for (let i = 0; i < result.length; i++) {
+    for (let register = 0; register < 16; register++) {
+      result[i]! += (FMA.first(i >> 2, i & 3) + register) * fade + series;
+    }
+  }
+  return result;
 }
 
 /** Of log softmax at the label, with respect to the logits. */
