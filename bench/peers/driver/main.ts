@@ -10,7 +10,7 @@ import { bundleOf } from './bundles.ts';
 import type { Host } from './host.ts';
 import { nodeHost } from './node_host.ts';
 import { root } from './places.ts';
-import { type CaseReport, type Entrant, measureCase } from './rounds.ts';
+import { type CaseReport, type Entrant, measureCase, type RoundOptions } from './rounds.ts';
 import { peakOf, tableOf } from './table.ts';
 
 const OPTIONS = {
@@ -26,10 +26,27 @@ const OPTIONS = {
   samples: { type: 'string', default: '7' },
   budget: { type: 'string', default: '1000' },
   json: { type: 'string' },
+  print: { type: 'string' },
 } as const;
+
+interface Report {
+  readonly date: string;
+  adapter: string;
+  readonly host: string;
+  readonly cpu: string;
+  readonly settings: RoundOptions;
+  readonly versions: Record<string, string>;
+  readonly cases: CaseReport[];
+}
 
 export async function main(argv: string[]): Promise<number> {
   const { values: options } = parseArgs({ args: argv, options: OPTIONS });
+  if (options.print !== undefined) {
+    const report = JSON.parse(readFileSync(options.print, 'utf8')) as Report;
+    for (const found of report.cases) process.stdout.write(`${tableOf(found, peakOf(report.cases))}\n\n`);
+    process.stdout.write(`adapter: ${report.adapter}; ${report.host}; ${report.date}\n`);
+    return 0;
+  }
   const entries: Record<string, Entry> = { ...ENTRIES };
   for (const [name, file] of options.add.map(pair)) entries[name] = { module: resolve(file) };
   for (const [name, file] of options.build.map(pair)) {
@@ -55,14 +72,14 @@ export async function main(argv: string[]): Promise<number> {
       samples: Number(options.samples),
       budgetMs: Number(options.budget),
     };
-    const report = {
+    const report: Report = {
       date: new Date().toISOString().slice(0, 10),
       adapter: '',
       host: host.name,
       cpu: `${cpus().length} x ${cpus()[0]?.model ?? 'unknown'}`,
       settings,
-      versions: {} as Record<string, string>,
-      cases: [] as CaseReport[],
+      versions: {},
+      cases: [],
     };
     for (const c of casesOf(options)) {
       const found = await measureCase(host, c, entrants, settings, (line) => console.error(line));

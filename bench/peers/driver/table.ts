@@ -24,16 +24,21 @@ const line = (cells: readonly string[]): string =>
 
 const gflopsOf = (products: number, ms: number): number => (2 * products) / ms / 1e6;
 
-/** GFLOP/s of multiply-adds in registers, by the run's own measurement; null without one. */
+/**
+ * GFLOP/s of multiply-adds in registers, by the run's own measurement; null without one. Of its least time, as shares are:
+ * whatever else the machine does can only add to a time, and it does not do the same in two cases.
+ */
 export function peakOf(cases: readonly CaseReport[]): number | null {
   const found = cases.find(({ sizes }) => sizes.op === 'fma');
-  const median = found?.measurements.find((m) => m.median !== undefined)?.median;
-  return found && median ? gflopsOf(found.multiplyAdds, median) : null;
+  const least = found?.measurements.find((m) => m.least !== undefined)?.least;
+  return found && least ? gflopsOf(found.multiplyAdds, least) : null;
 }
 
 export function tableOf({ name, sizes, multiplyAdds, load, measurements }: CaseReport, peak: number | null): string {
   const gmac = multiplyAdds > 0 ? `, ${(multiplyAdds / 1e9).toFixed(3)} GMAC` : '';
-  const missing = measurements.filter(({ problem }) => problem === MISSING).map(({ contestant }) => contestant);
+  const missing = measurements
+    .filter(({ contestant, problem }) => problem === MISSING && contestant !== 'adapter')
+    .map(({ contestant }) => contestant);
   const rows = measurements
     .filter(({ problem }) => problem !== MISSING)
     .map((m) => rowOf(m, multiplyAdds, peak) + (sizes.op === 'copy' ? rateOf(m, 32 * sizes.threads) : ''));
@@ -52,15 +57,14 @@ function rowOf(m: Measurement, products: number, peak: number | null): string {
   const { contestant, median, least, most, counts, error, firstMs, ratio } = m;
   if (median === undefined || m.problem !== undefined) return `${contestant.padEnd(COLUMNS.contestant)} ${m.problem}`;
   const digits = (value: number | undefined, places = 2) => (value === undefined ? '-' : value.toFixed(places));
-  const gflops = products > 0 ? gflopsOf(products, median) : undefined;
   return line([
     contestant,
     digits(median),
     digits(least),
     digits(most),
     digits(ratio),
-    digits(gflops),
-    gflops !== undefined && peak ? `${((100 * gflops) / peak).toFixed(0)}%` : '-',
+    products > 0 ? gflopsOf(products, median).toFixed(2) : '-',
+    products > 0 && least && peak ? `${((100 * gflopsOf(products, least)) / peak).toFixed(0)}%` : '-',
     digits(firstMs, 0),
     String(counts?.dispatches ?? '-'),
     String(counts?.submits ?? '-'),
