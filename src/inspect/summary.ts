@@ -12,6 +12,7 @@ import type { Layer } from '../layers/encoder.ts';
 import * as superResolution from '../layers/super_resolution.ts';
 import * as unet from '../layers/unet.ts';
 import { Graph, type Target } from '../runtime/graph.ts';
+import { pipelineKey } from '../runtime/pipelines.ts';
 import type { Shape, Tensor } from '../runtime/resources.ts';
 import { type Schedule, type ScheduledCall, schedule } from '../runtime/schedule.ts';
 import type { MatrixFormat } from '../runtime/weight_formats.ts';
@@ -41,7 +42,13 @@ export interface ModelSummary {
 export interface PlanSummary {
   readonly what: string;
   readonly dispatches: number;
+  /** Distinct ones: what a device compiles. */
+  readonly pipelines: number;
   readonly multiplyAdds: number;
+  /** Of all kernels, those that only move and normalise values included. */
+  readonly flops: number;
+  /** What kernels read and write in storage, by the layers' cost model: each operand of a dispatch once. */
+  readonly bytesMoved: number;
   /** Packed parameters, each layout once. */
   readonly weightBytes: number;
   /** What the plan allocates for activations. */
@@ -219,7 +226,10 @@ function planOf(what: string, made: Schedule): PlanSummary {
   return {
     what,
     dispatches: made.calls.length,
+    pipelines: new Set(made.calls.map(pipelineKey)).size,
     multiplyAdds: multiplyAdds(made.calls),
+    flops: made.calls.reduce((sum, { cost }) => sum + cost.flops, 0),
+    bytesMoved: made.calls.reduce((sum, { cost }) => sum + cost.bytes, 0),
     weightBytes: [...weights.values()].flatMap((own) => [...own.values()]).reduce((a, b) => a + b, 0),
     activationBytes: made.bytes,
     liveBytes: made.liveBytes,
