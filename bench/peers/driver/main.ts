@@ -121,9 +121,13 @@ function optionsOf(entry: Entry, host: Host): Readonly<Record<string, unknown>> 
   return { ...shared, library: host.libraryUrl(file), version };
 }
 
-/** @throws Error if contestants ran on different adapters: then no figure can be set beside another */
+/**
+ * Contestants that asked for none, because they compute on the CPU, are left out of it.
+ *
+ * @throws Error if contestants ran on different adapters: then no figure can be set beside another
+ */
 function oneAdapter({ name, measurements }: CaseReport): string {
-  const adapters = [...new Set(measurements.flatMap(({ adapter }) => adapter ?? []))];
+  const adapters = [...new Set(measurements.flatMap(({ adapter }) => adapter || []))];
   if (adapters.length > 1) throw new Error(`${name}: contestants ran on ${adapters.join(' and on ')}`);
   return adapters[0] ?? '';
 }

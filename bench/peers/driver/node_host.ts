@@ -11,7 +11,8 @@ import { bundles, modules } from './places.ts';
 
 /** @param adapter "swiftshader" for the one inside a browser, "" for Dawn's choice, else a part of an adapter's name */
 export function nodeHost(adapter: string): Host {
-  const env: NodeJS.ProcessEnv = { XDG_RUNTIME_DIR: tmpdir(), ...process.env };
+  // Mesa keeps compiled shaders on disk, so that a first call would be the first only once.
+  const env: NodeJS.ProcessEnv = { XDG_RUNTIME_DIR: tmpdir(), MESA_SHADER_CACHE_DISABLE: 'true', ...process.env };
   const dawn: string[] = [];
   if (adapter === 'swiftshader') {
     const driver = browserDriver();
