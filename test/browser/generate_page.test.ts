@@ -294,13 +294,13 @@ here('a lost device is told, the images stay, and Generate goes on with a new on
 });
 
 here('a strip that is asked for while sampling comes first, then the images go on', async () => {
-  const { page, close } = await openPage(browser!, `${address}?class=bag&count=1&steps=8&seed=7`);
-  await page.waitForFunction(() => /step [2-5]/.test(document.getElementById('what')!.textContent ?? ''), {
+  const { page, close } = await openPage(browser!, `${address}?class=bag&count=1&steps=20&seed=7`);
+  await page.waitForFunction(() => /step [2-6]\b/.test(document.getElementById('what')!.textContent ?? ''), {
     polling: 20,
   });
   await runAfter(page, () => click(page, '#strip-run'));
   expect(await textOf(page, '#strip')).not.toContain('–');
-  expect(await textOf(page, '#what')).toContain('8 steps');
+  expect(await textOf(page, '#what')).toContain('20 steps');
   await close();
 });
 
