@@ -45,6 +45,16 @@ export const VARIANTS: readonly Variant[] = [
   { name: 'wide_tile', target: { adapter: 'cpu', slowCompiler: false }, reason: 'fewer loads: wins on CPU adapters' },
   { name: 'narrow_tile', target: { adapter: 'gpu', slowCompiler: false }, reason: 'more invocations: wins on GPUs' },
   { name: 'small_code', target: { adapter: 'cpu', slowCompiler: true }, reason: 'compiles fast: for Mesa’s LLVM' },
+  {
+    name: 'scores_stored',
+    target: { adapter: 'cpu', slowCompiler: false, variants: { attention: 'stepwise' } },
+    reason: 'attention with large tiles over stored scores: wins on CPU adapters from 64 tokens on',
+  },
+  {
+    name: 'scores_never',
+    target: { adapter: 'cpu', slowCompiler: false, variants: { attention: 'online' } },
+    reason: 'attention without memory for scores: for GPUs, few tokens, and where memory is short',
+  },
 ];
 
 /** Errors above this are wrong, not rounding: float32 sums of some thousand terms err by about 1e-6. */

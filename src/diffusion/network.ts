@@ -10,7 +10,7 @@
  *   await network.run();
  *   const gradient = await network.read('gradient');
  */
-import type { ShapedModel } from '../checkpoints/model.ts';
+import type { ModelConfig } from '../checkpoints/config.ts';
 import * as classifier from '../layers/classifier.ts';
 import { add } from '../layers/elementwise.ts';
 import { timestepEmbedding } from '../layers/embedding.ts';
@@ -21,8 +21,13 @@ import { OptionError } from '../runtime/errors.ts';
 import { Graph } from '../runtime/graph.ts';
 import { Plan, type PlanOptions } from '../runtime/plan.ts';
 import type { Activation, Shape, Tensor } from '../runtime/resources.ts';
+import type { WeightShapes } from '../runtime/weights.ts';
 
-export type AnyModel = ShapedModel<'unet'> | ShapedModel<'super_resolution'> | ShapedModel<'classifier'>;
+/** A model of any kind, as `loadModel` and `buildModel` give it. */
+export interface AnyModel {
+  readonly config: ModelConfig;
+  readonly weights: WeightShapes;
+}
 
 export interface NetworkOptions extends PlanOptions {
   readonly batch: number;
