@@ -52,7 +52,7 @@ const common = ({ tokens, queries, heads, headQuads, images }: AttentionCall) =>
 /** Compilers that take seconds for much unrolled code get smaller tiles. */
 const tilesFor = ({ target }: Graph, headQuads: number) => ({
   run: target.slowCompiler ? 4 : 8,
-  keys: target.slowCompiler ? 1 : 2,
+  keys: target.slowCompiler ? 1 : 4,
   quads: Math.min(target.slowCompiler ? 2 : 4, headQuads),
 });
 
