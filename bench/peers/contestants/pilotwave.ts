@@ -1,5 +1,5 @@
 /**
- * @file Pilotwave, through a built `kernels.js` and nothing else: the file that `options.library` names. So two builds can
+ * @file Pilotwave, through a built `kernels.js` and nothing else: the file that `options.build` names. So two builds can
  * be contestants of one run.
  */
 import type * as Kernels from '../../../src/kernels.ts';
@@ -17,7 +17,7 @@ import {
 import type { Contestant, Workload } from '../contestant.ts';
 import { parameterValues } from '../data.ts';
 
-let library: typeof Kernels;
+let engine: typeof Kernels;
 let runtime: Kernels.Runtime;
 
 function tensor(shape: readonly number[], values: Float32Array): Kernels.CheckpointTensor {
@@ -53,12 +53,12 @@ function configOf(c: NetworkCase): Kernels.ModelConfig {
 async function network(c: NetworkCase): Promise<Workload> {
   const config = configOf(c);
   const tensors = new Map(
-    library.modelParameters(config).map(({ name, shape }) => [name, tensor(shape, parameterValues(name, shape))]),
+    engine.modelParameters(config).map(({ name, shape }) => [name, tensor(shape, parameterValues(name, shape))]),
   );
-  const model = library.buildModel(runtime, { tensors, metadata: new Map() }, config) as Kernels.AnyModel &
+  const model = engine.buildModel(runtime, { tensors, metadata: new Map() }, config) as Kernels.AnyModel &
     Kernels.Model;
   const gradient = c.op === 'gradient';
-  const made = await library.Network.create(runtime, model, { batch: c.batch, gradient });
+  const made = await engine.Network.create(runtime, model, { batch: c.batch, gradient });
   const each = <V>(value: V): V[] => new Array(c.batch).fill(value);
   made.set({
     x: networkInputs(c).x,
@@ -82,11 +82,11 @@ async function layer(
   values: Float32Array,
   build: (b: Kernels.Builder, x: Kernels.Activation) => Kernels.Activation,
 ): Promise<Workload> {
-  const weights = new library.Weights(runtime, new Map(Object.entries(parameters)));
-  const graph = new library.Graph(runtime.target);
+  const weights = new engine.Weights(runtime, new Map(Object.entries(parameters)));
+  const graph = new engine.Graph(runtime.target);
   const x = graph.input('x', shape);
   const y = build({ graph, weights }, x);
-  const plan = await library.Plan.create(runtime, graph, [y]);
+  const plan = await engine.Plan.create(runtime, graph, [y]);
   plan.write(x, values);
   return {
     run: () => plan.run(),
@@ -100,8 +100,8 @@ async function layer(
 
 export const contestant: Contestant = {
   async init(options) {
-    library = await import(String(options['library']));
-    runtime = new library.Runtime(await library.requestDevice());
+    engine = await import(String(options['build']));
+    runtime = new engine.Runtime(await engine.requestDevice());
     return String(options['version']);
   },
 
@@ -113,7 +113,7 @@ export const contestant: Contestant = {
     };
     const spec = { in: c.in, out: c.out, kernel: c.kernel as 1 | 3, stride: 1 as const };
     return layer(parameters, { n: c.batch, c: c.in, h: c.size, w: c.size }, x, (b, input) =>
-      library.conv2d.forward(b, spec, 'conv', input),
+      engine.conv2d.forward(b, spec, 'conv', input),
     );
   },
 
@@ -122,7 +122,7 @@ export const contestant: Contestant = {
     const parameters = { 'norm.weight': tensor([c.channels], weight), 'norm.bias': tensor([c.channels], bias) };
     const spec = { channels: c.channels, groups: 32, eps: 1e-5, silu: true };
     return layer(parameters, { n: c.batch, c: c.channels, h: c.size, w: c.size }, x, (b, input) =>
-      library.groupNorm.forward(b, spec, 'norm', input),
+      engine.groupNorm.forward(b, spec, 'norm', input),
     );
   },
 
@@ -139,7 +139,7 @@ export const contestant: Contestant = {
             qkv[((head * 3 + part) * width + i) * tokens + t] = values[(head * tokens + t) * width + i]!;
     });
     const made = await layer({}, { n: batch, c: channels, h: 1, w: tokens }, qkv, (b, input) =>
-      library.attention.forward(b.graph, { heads, width }, input),
+      engine.attention.forward(b.graph, { heads, width }, input),
     );
     return {
       ...made,

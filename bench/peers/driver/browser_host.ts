@@ -51,13 +51,13 @@ export async function browserHost(adapter: string, moreFlags: readonly string[])
   const args = [...FLAGS, ...(adapter === 'gpu' ? [] : [`--use-webgpu-adapter=${adapter}`]), ...moreFlags];
   const launch = () => puppeteer.launch({ executablePath, args, protocolTimeout: HOUR });
 
-  const libraries: string[] = [];
+  const builds: string[] = [];
   const { server, origin } = await serve((path) => {
     if (path === '/') return '';
     const [, place = '', ...rest] = path.split('/');
     if (place === 'bundles') return join(bundles, ...rest);
     if (place === 'modules') return join(modules, ...rest);
-    return place === 'library' ? (libraries[Number.parseInt(rest[0] ?? '', 10)] ?? null) : null;
+    return place === 'build' ? (builds[Number.parseInt(rest[0] ?? '', 10)] ?? null) : null;
   });
 
   let browser: Browser | null = null;
@@ -67,7 +67,7 @@ export async function browserHost(adapter: string, moreFlags: readonly string[])
   return {
     name,
     modulesUrl: `${origin}/modules/`,
-    libraryUrl: (file) => `${origin}/library/${libraries.push(file) - 1}.js`,
+    urlOf: (file) => `${origin}/build/${builds.push(file) - 1}.js`,
     async beginCase() {
       browser = await launch();
     },

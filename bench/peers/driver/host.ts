@@ -14,7 +14,7 @@ export interface Host {
   /** With its version. */
   readonly name: string;
   /** Where a bundle finds `kernels.js` files and the installed packages, as URLs. */
-  libraryUrl(file: string): string;
+  urlOf(file: string): string;
   readonly modulesUrl: string;
   /** Everything fresh: no pipelines, no memory of what ran before. */
   beginCase(): Promise<void>;

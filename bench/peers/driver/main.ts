@@ -50,7 +50,7 @@ export async function main(argv: string[]): Promise<number> {
   const entries: Record<string, Entry> = { ...ENTRIES };
   for (const [name, file] of options.add.map(pair)) entries[name] = { module: resolve(file) };
   for (const [name, file] of options.build.map(pair)) {
-    entries[name] = { module: 'pilotwave.ts', options: { library: resolve(file) } };
+    entries[name] = { module: 'pilotwave.ts', options: { build: resolve(file) } };
   }
   const names =
     options.contestants?.split(',') ?? Object.keys(entries).filter((name) => entries[name]!.onlyIfNamed !== true);
@@ -116,9 +116,9 @@ function casesOf({ case: words, only }: { case: readonly string[]; only?: string
 function optionsOf(entry: Entry, host: Host): Readonly<Record<string, unknown>> {
   const shared = { modules: host.modulesUrl, ...entry.options };
   if (entry.module !== 'pilotwave.ts') return shared;
-  const file = (entry.options?.['library'] as string | undefined) ?? join(root, 'dist', 'kernels.js');
+  const file = (entry.options?.['build'] as string | undefined) ?? join(root, 'dist', 'kernels.js');
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
-  return { ...shared, library: host.libraryUrl(file), version };
+  return { ...shared, build: host.urlOf(file), version };
 }
 
 /**

@@ -28,7 +28,7 @@ export function nodeHost(adapter: string): Host {
   return {
     name: `Node ${process.versions.node}, webgpu ${version}`,
     modulesUrl: `${pathToFileURL(modules).href}/`,
-    libraryUrl: (file) => pathToFileURL(file).href,
+    urlOf: (file) => pathToFileURL(file).href,
     beginCase: async () => {},
     async seat(bundle) {
       const child = fork(join(bundles, 'node_child.mjs'), [JSON.stringify(dawn)], { env, execArgv: ['--expose-gc'] });
