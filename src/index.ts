@@ -79,7 +79,6 @@ export {
   trainingLoss,
 } from './diffusion/likelihood.ts';
 export {
-  type AnyModel,
   Network,
   type NetworkInputs,
   type NetworkOptions,
@@ -88,6 +87,7 @@ export {
 export { gaussianNoise } from './diffusion/noise.ts';
 export { type SampleOptions, type SampleResult, sample } from './diffusion/sample.ts';
 export type { ImageStart, Inpainting, SamplingOptions, SamplingRun, SamplingStep } from './diffusion/sampling.ts';
+export type { BuildableModel } from './layers/network.ts';
 export { type AdapterDescription, describeAdapter, Runtime, requestDevice } from './runtime/device.ts';
 export {
   CheckpointError,

@@ -1,12 +1,8 @@
 /**
  * @file What a model asks of a device: which packed parameters, how many bytes, how many operations. Pure arithmetic.
  */
-
-import * as classifier from '../layers/classifier.ts';
-import { add } from '../layers/elementwise.ts';
-import * as superResolution from '../layers/super_resolution.ts';
-import * as unet from '../layers/unet.ts';
-import { Graph, type Target } from '../runtime/graph.ts';
+import { buildNetwork, usualLowRes } from '../layers/network.ts';
+import type { Target } from '../runtime/graph.ts';
 import type { PackedWeights } from '../runtime/resources.ts';
 import { schedule } from '../runtime/schedule.ts';
 import { WeightShapes } from '../runtime/weights.ts';
@@ -38,34 +34,9 @@ export function demandOf(config: ModelArguments, options: DemandOptions = {}): D
   const { batch = 1, target = { adapter: 'gpu', slowCompiler: false } } = options;
   const weights =
     options.weights ?? new WeightShapes(new Map(modelParameters(config).map(({ name, shape }) => [name, shape])));
-  const graph = new Graph(target);
-  const b = { graph, weights };
-  const { image_size: size, in_channels: channels, model_channels: width } = config.model;
-  const x = graph.input('x_t', { n: batch, c: channels, h: size, w: size });
-  const timesteps = graph.input('timesteps', { n: batch, c: width, h: 1, w: 1 });
-  const labels = () => graph.inputArray('labels', batch);
-  let output: ReturnType<typeof unet.forward>;
-  switch (config.kind) {
-    case 'unet':
-      output = unet.forward(b, config.model, {
-        x,
-        timesteps,
-        labels: config.model.num_classes === null ? null : labels(),
-      });
-      break;
-    case 'super_resolution': {
-      const lowRes = graph.input('low_res', { n: batch, c: channels, h: Math.ceil(size / 4), w: Math.ceil(size / 4) });
-      const given = { x, timesteps, lowRes, labels: config.model.num_classes === null ? null : labels() };
-      output = superResolution.forward(b, config.model, given);
-      break;
-    }
-    case 'classifier': {
-      const logits = classifier.forward(b, config.model, { x, timesteps });
-      const { selected } = classifier.select(graph, logits, labels());
-      output = graph.backward(selected, graph.constant('seed', selected.shape, 1), x, add);
-    }
-  }
-  const made = schedule(graph, [output]);
+  const size = { batch, lowRes: usualLowRes(config, { batch }) };
+  const { graph, outputs } = buildNetwork(target, { config, weights }, size, config.kind === 'classifier');
+  const made = schedule(graph, [outputs.gradient ?? outputs.output]);
   const packed = new Map<string, PackedWeights>();
   let largest = 0;
   let flops = 0;

@@ -5,14 +5,11 @@
  * outputs of its own.
  */
 import type { ShapedModel } from '../checkpoints/model.ts';
-import * as classifier from '../layers/classifier.ts';
-import { add } from '../layers/elementwise.ts';
-import { timestepEmbedding } from '../layers/embedding.ts';
 import type { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
-import { Graph } from '../runtime/graph.ts';
-import { Plan, type PlanOptions } from '../runtime/plan.ts';
-import type { Activation, Shape, Tensor } from '../runtime/resources.ts';
+import type { PlanOptions } from '../runtime/plan.ts';
+import type { Shape } from '../runtime/resources.ts';
+import { Network } from './network.ts';
 
 export interface Judgement {
   /** log p(k | x) of every class, [N, classes]. */
@@ -21,31 +18,13 @@ export interface Judgement {
   readonly gradient: Float32Array;
 }
 
-interface Inputs {
-  readonly x: Activation;
-  readonly timesteps: Activation;
-  readonly labels: Tensor;
-}
-
-interface Outputs {
-  readonly logProbs: Activation;
-  readonly gradient: Activation;
-}
-
 export class Judge {
-  /** Of the pictures. */
-  readonly shape: Shape;
   readonly classes: number;
-  readonly #plan: Plan;
-  readonly #inputs: Inputs;
-  readonly #outputs: Outputs;
+  readonly #network: Network;
 
-  private constructor(plan: Plan, inputs: Inputs, outputs: Outputs) {
-    this.shape = inputs.x.shape;
-    this.classes = outputs.logProbs.shape.c;
-    this.#plan = plan;
-    this.#inputs = inputs;
-    this.#outputs = outputs;
+  private constructor(network: Network, classes: number) {
+    this.#network = network;
+    this.classes = classes;
   }
 
   /** @param batch pictures judged at once */
@@ -55,20 +34,13 @@ export class Judge {
     batch: number,
     options: PlanOptions = {},
   ): Promise<Judge> {
-    if (!Number.isInteger(batch) || batch < 1) throw new OptionError(`batch should be at least 1, found ${batch}`);
-    const args = model.config.model;
-    const graph = new Graph(runtime.target);
-    const vector = (c: number): Shape => ({ n: batch, h: 1, w: 1, c });
-    const inputs: Inputs = {
-      x: graph.input('x', { n: batch, c: args.in_channels, h: args.image_size, w: args.image_size }),
-      timesteps: graph.input('timesteps', vector(args.model_channels)),
-      labels: graph.inputArray('labels', batch),
-    };
-    const logits = classifier.forward({ graph, weights: model.weights }, args, inputs);
-    const { selected, logProbs } = classifier.select(graph, logits, inputs.labels);
-    const gradient = graph.backward(selected, graph.constant('ones', vector(1), 1), inputs.x, add);
-    const plan = await Plan.create(runtime, graph, [logProbs, gradient], options);
-    return new Judge(plan, inputs, { logProbs, gradient });
+    const network = await Network.create(runtime, model, { ...options, batch, gradient: true });
+    return new Judge(network, model.config.model.out_channels);
+  }
+
+  /** Of the pictures. */
+  get shape(): Shape {
+    return this.#network.shape;
   }
 
   /**
@@ -86,24 +58,19 @@ export class Judge {
     if (labels.length !== n || wrong !== undefined) {
       throw new OptionError(`expected ${n} labels from 0 to ${this.classes - 1}, found ${JSON.stringify(labels)}`);
     }
-    const { timesteps } = this.#inputs;
-    this.#plan.write(this.#inputs.x, x);
-    this.#plan.write(timesteps, timestepEmbedding(Array<number>(n).fill(timestep), timesteps.shape.c));
-    this.#plan.write(this.#inputs.labels, Uint32Array.from(labels));
-    await this.#plan.run(signal);
-    const [logProbs, gradient] = await Promise.all([
-      this.#plan.read(this.#outputs.logProbs),
-      this.#plan.read(this.#outputs.gradient),
-    ]);
+    const network = this.#network;
+    network.set({ x, timesteps: Array<number>(n).fill(timestep), labels });
+    await network.run(signal);
+    const [logProbs, gradient] = await Promise.all([network.read('logProbs'), network.read('gradient')]);
     return { logProbs, gradient };
   }
 
   /** Milliseconds of GPU time that a judgement took last, or null before the first. */
   get runMs(): number | null {
-    return this.#plan.runMs;
+    return this.#network.runMs;
   }
 
   dispose(): void {
-    this.#plan.dispose();
+    this.#network.dispose();
   }
 }

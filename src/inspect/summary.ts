@@ -5,15 +5,15 @@ import { type ModelConfig, modelParameters } from '../checkpoints/config.ts';
 import type { ShapedModel } from '../checkpoints/model.ts';
 import { linearPart } from '../diffusion/ddim.ts';
 import { classifierGuidance, noGuidance } from '../diffusion/guidance.ts';
-import { buildStep, type DenoisingModel, type StepSettings } from '../diffusion/step.ts';
+import { buildStep, type DenoisingModel } from '../diffusion/step.ts';
 import * as classifier from '../layers/classifier.ts';
-import { add } from '../layers/elementwise.ts';
 import type { Layer } from '../layers/encoder.ts';
+import { buildNetwork, inputShape, type NetworkSize, usualLowRes } from '../layers/network.ts';
 import * as superResolution from '../layers/super_resolution.ts';
 import * as unet from '../layers/unet.ts';
-import { Graph, type Target } from '../runtime/graph.ts';
+import type { Target } from '../runtime/graph.ts';
 import { pipelineKey } from '../runtime/pipelines.ts';
-import type { Shape, Tensor } from '../runtime/resources.ts';
+import type { Shape } from '../runtime/resources.ts';
 import { type Schedule, type ScheduledCall, schedule } from '../runtime/schedule.ts';
 import type { MatrixFormat } from '../runtime/weight_formats.ts';
 import { WeightShapes } from '../runtime/weights.ts';
@@ -82,7 +82,7 @@ export function shapedModel<C extends ModelConfig>(
 
 /** @throws OptionError or Error if pictures of that size do not go through such a model */
 export function summarize(config: ModelConfig, options: SummaryOptions = {}): ModelSummary {
-  const made = schedule(...forwardGraph(config, options, false));
+  const made = passOf(config, options, false);
   const calls = made.calls;
   const parameters = modelParameters(config);
   const layers = layersOf(config).map(({ name, what }) => {
@@ -92,7 +92,7 @@ export function summarize(config: ModelConfig, options: SummaryOptions = {}): Mo
   });
   const plans = [planOf('forward pass', made)];
   if (config.kind === 'classifier') {
-    plans.push(planOf('forward pass and input gradient', schedule(...forwardGraph(config, options, true))));
+    plans.push(planOf('forward pass and input gradient', passOf(config, options, true)));
   }
   return { config, parameters: elements(parameters), multiplyAdds: multiplyAdds(calls), layers, plans };
 }
@@ -101,51 +101,29 @@ export function summarize(config: ModelConfig, options: SummaryOptions = {}): Mo
 export function summarizeStep(
   model: ShapedModel<'unet'> | ShapedModel<'super_resolution'>,
   guide: ShapedModel<'classifier'> | null,
-  options: SummaryOptions & { readonly lowRes?: StepSettings['lowRes'] } = {},
+  options: SummaryOptions = {},
 ): PlanSummary {
   const { model: args } = model.config;
-  const shape = shapeOf(model.config, options);
+  const size = sizeOf(model.config, options);
   const conditional = args.num_classes !== null;
   const guidance = guide ? classifierGuidance(guide, { conditional }) : noGuidance({ conditional });
-  const settings = { model: model as DenoisingModel, guidance, shape, lowRes: lowResOf(model.config, options) };
+  const lowRes = size.lowRes ? { h: size.lowRes.height, w: size.lowRes.width } : null;
+  const settings = { model: model as DenoisingModel, guidance, shape: inputShape(model.config, size), lowRes };
   const features = { dynamicThreshold: false, inpaint: false, hook: false };
   const step = buildStep(options.target ?? GPU, settings, linearPart('none'), features);
   const outputs = Object.values(step.outputs).filter((t) => t !== null);
   return planOf(guide ? 'guided DDIM step' : 'DDIM step', schedule(step.graphs[0]!, outputs));
 }
 
-function shapeOf({ model }: ModelConfig, { batch = 1, height, width }: SummaryOptions): Shape {
-  return { n: batch, c: model.in_channels, h: height ?? model.image_size, w: width ?? model.image_size };
-}
+const sizeOf = (config: ModelConfig, { batch = 1, height, width }: SummaryOptions): NetworkSize => {
+  const size = { batch, height, width };
+  return { ...size, lowRes: usualLowRes(config, size) };
+};
 
-/** The released super-resolution models enlarge four times; the size hardly matters for the cost. */
-function lowResOf(config: ModelConfig, options: SummaryOptions & { readonly lowRes?: StepSettings['lowRes'] }) {
-  if (config.kind !== 'super_resolution') return null;
-  const { h, w } = shapeOf(config, options);
-  return options.lowRes ?? { h: Math.max(1, h >> 2), w: Math.max(1, w >> 2) };
-}
-
-function forwardGraph(config: ModelConfig, options: SummaryOptions, gradient: boolean): [Graph, Tensor[]] {
-  const graph = new Graph(options.target ?? GPU);
-  const shape = shapeOf(config, options);
-  const { weights } = shapedModel(config, options);
-  const b = { graph, weights };
-  const x = graph.input('x', shape);
-  const timesteps = graph.input('timesteps', { n: shape.n, h: 1, w: 1, c: config.model.model_channels });
-  if (config.kind === 'classifier') {
-    const logits = classifier.forward(b, config.model, { x, timesteps });
-    if (!gradient) return [graph, [logits]];
-    const { selected } = classifier.select(graph, logits, graph.inputArray('labels', shape.n));
-    const seed = graph.constant('ones', selected.shape, 1);
-    return [graph, [selected, graph.backward(selected, seed, x, add)]];
-  }
-  const labels = config.model.num_classes === null ? null : graph.inputArray('labels', shape.n);
-  const inputs = { x, timesteps, labels };
-  const low = lowResOf(config, options);
-  const output = low
-    ? superResolution.forward(b, config.model, { ...inputs, lowRes: graph.input('low_res', { ...shape, ...low }) })
-    : unet.forward(b, config.model, inputs);
-  return [graph, [output]];
+function passOf(config: ModelConfig, options: SummaryOptions, gradient: boolean): Schedule {
+  const size = sizeOf(config, options);
+  const { graph, outputs } = buildNetwork(options.target ?? GPU, shapedModel(config, options), size, gradient);
+  return schedule(graph, gradient ? [outputs.selected, outputs.gradient].filter((t) => t !== null) : [outputs.output]);
 }
 
 /** Names and descriptions of a model's layers, in the order in which they run. */

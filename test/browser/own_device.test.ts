@@ -9,6 +9,7 @@ import type { Browser } from 'puppeteer';
 import { afterAll, afterEach, describe, expect, test, vi } from 'vitest';
 import { type ClassifierCase, type NetworkCase, networkInputs, parseCase, TIMESTEP } from '../../bench/peers/cases.ts';
 import { parameterValues } from '../../bench/peers/data.ts';
+import { configOf } from '../../bench/peers/model_config.ts';
 import { expectedResult } from '../../bench/peers/reference/expected.ts';
 import * as source from '../../src/index.ts';
 import { expectClose, testRuntime } from '../device.ts';
@@ -38,30 +39,6 @@ const GRADIENT = parseCase(
   'gradient:batch=3,size=12,in=1,base=32,mult=3-1-2,blocks=1,attention=6,headChannels=32,classes=7,label=5',
 ) as ClassifierCase;
 
-function configOf(c: NetworkCase): source.ModelConfig {
-  const encoder = {
-    image_size: c.size,
-    in_channels: c.in,
-    model_channels: c.base,
-    num_res_blocks: c.blocks,
-    attention_resolutions: c.attention.map((side) => c.size / side),
-    channel_mult: c.mult,
-    conv_resample: true,
-    num_heads: 1,
-    num_head_channels: c.headChannels,
-    use_scale_shift_norm: true,
-    resblock_updown: true,
-    use_new_attention_order: true,
-    rescale_residual: false,
-  };
-  const described = { diffusion: null, classes: null, nullClass: null };
-  if (c.op !== 'unet') {
-    return { ...described, kind: 'classifier', model: { ...encoder, out_channels: c.classes, pool: 'attention' } };
-  }
-  const model = { ...encoder, out_channels: c.out, num_classes: null, num_heads_upsample: -1 };
-  return { ...described, kind: 'unet', model };
-}
-
 const floats = (c: NetworkCase) =>
   source.modelParameters(configOf(c)).map(({ name, shape }) => ({ name, shape, values: parameterValues(name, shape) }));
 
@@ -79,7 +56,7 @@ async function evaluate(library: typeof source, device: GPUDevice, c: NetworkCas
     }),
   );
   const config = configOf(c);
-  const model = library.buildModel(runtime, { tensors, metadata: new Map() }, config) as source.Model & source.AnyModel;
+  const model = library.buildModel(runtime, { tensors, metadata: new Map() }, config);
   const network = await library.Network.create(runtime, model, { batch: c.batch, gradient: c.op === 'gradient' });
   network.set({ x: networkInputs(c).x, ...settings(c) });
   await network.run();

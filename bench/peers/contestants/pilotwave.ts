@@ -2,6 +2,7 @@
  * @file Pilotwave, through a built `kernels.js` and nothing else: the file that `options.build` names. So two builds can
  * be contestants of one run.
  */
+
 import type * as Kernels from '../../../src/kernels.ts';
 import {
   type AttentionCase,
@@ -16,6 +17,7 @@ import {
 } from '../cases.ts';
 import type { Contestant, Workload } from '../contestant.ts';
 import { parameterValues } from '../data.ts';
+import { configOf } from '../model_config.ts';
 
 let engine: typeof Kernels;
 let runtime: Kernels.Runtime;
@@ -24,39 +26,12 @@ function tensor(shape: readonly number[], values: Float32Array): Kernels.Checkpo
   return { dtype: 'F32', shape, bytes: new Uint8Array(values.buffer, values.byteOffset, values.byteLength) };
 }
 
-function configOf(c: NetworkCase): Kernels.ModelConfig {
-  const encoder = {
-    image_size: c.size,
-    in_channels: c.in,
-    model_channels: c.base,
-    num_res_blocks: c.blocks,
-    attention_resolutions: c.attention.map((side) => c.size / side),
-    channel_mult: c.mult,
-    conv_resample: true,
-    num_heads: 1,
-    num_head_channels: c.headChannels,
-    use_scale_shift_norm: true,
-    resblock_updown: true,
-    use_new_attention_order: true,
-    rescale_residual: false,
-  };
-  const described = { diffusion: null, classes: null, nullClass: null };
-  return c.op === 'unet'
-    ? {
-        ...described,
-        kind: 'unet',
-        model: { ...encoder, out_channels: c.out, num_classes: null, num_heads_upsample: -1 },
-      }
-    : { ...described, kind: 'classifier', model: { ...encoder, out_channels: c.classes, pool: 'attention' } };
-}
-
 async function network(c: NetworkCase): Promise<Workload> {
   const config = configOf(c);
   const tensors = new Map(
     engine.modelParameters(config).map(({ name, shape }) => [name, tensor(shape, parameterValues(name, shape))]),
   );
-  const model = engine.buildModel(runtime, { tensors, metadata: new Map() }, config) as Kernels.AnyModel &
-    Kernels.Model;
+  const model = engine.buildModel(runtime, { tensors, metadata: new Map() }, config);
   const gradient = c.op === 'gradient';
   const made = await engine.Network.create(runtime, model, { batch: c.batch, gradient });
   const each = <V>(value: V): V[] => new Array(c.batch).fill(value);
