@@ -17,6 +17,14 @@ export interface OptionDescription {
 
 export type OptionTable = Readonly<Record<string, OptionDescription>>;
 
+/** Which adapter a command runs on; see `requestNodeDevice`. */
+export const ADAPTER_OPTION = {
+  type: 'string',
+  value: 'NAME',
+  help: 'auto, gpu, software, or a part of an adapter’s name',
+  default: 'auto',
+} as const satisfies OptionDescription;
+
 export interface CommandHelp<T extends OptionTable = OptionTable> {
   readonly usage: string;
   readonly summary: string;

@@ -7,7 +7,7 @@ import { modelLines, peakLines, rowLines } from '../../bench/tables.ts';
 import { requestNodeDevice } from '../node/device.ts';
 import { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
-import { numberOption, type OptionTable, readArguments } from './arguments.ts';
+import { ADAPTER_OPTION, numberOption, type OptionTable, readArguments } from './arguments.ts';
 import { readModel } from './checkpoint_files.ts';
 import { describeAdapterLine } from './console.ts';
 import { checkWritable, shippedWeights, writeWhole } from './files.ts';
@@ -21,12 +21,7 @@ const OPTIONS = {
   },
   batch: { type: 'string', value: 'N', help: 'images at once in whole models', default: '10' },
   json: { type: 'string', value: 'FILE', help: 'writes the figures as JSON' },
-  adapter: {
-    type: 'string',
-    value: 'NAME',
-    help: 'auto, gpu, software, or a part of an adapter’s name',
-    default: 'auto',
-  },
+  adapter: ADAPTER_OPTION,
 } as const satisfies OptionTable;
 
 export const benchHelp = {

@@ -29,7 +29,7 @@ import { rows, vectors } from '../evaluate/vectors.ts';
 import { requestNodeDevice } from '../node/device.ts';
 import { Runtime } from '../runtime/device.ts';
 import { CheckpointError, OptionError } from '../runtime/errors.ts';
-import { numberOption, type OptionTable, readArguments } from './arguments.ts';
+import { ADAPTER_OPTION, numberOption, type OptionTable, readArguments } from './arguments.ts';
 import { describeAdapterLine, duration, Progress } from './console.ts';
 import { checkWritable, readInput, readTensors, shippedWeights, writeWhole } from './files.ts';
 
@@ -47,12 +47,7 @@ const OPTIONS = {
   real: { type: 'string', value: 'FILE', help: 'features of real pictures in the judge’s eyes (the shipped ones)' },
   results: { type: 'string', value: 'FILE', help: 'what was measured', default: 'out/evaluation.json' },
   docs: { type: 'string', value: 'DIR', help: 'gets guidance.md and guidance.svg', default: 'docs' },
-  adapter: {
-    type: 'string',
-    value: 'NAME',
-    help: 'auto, gpu, software, or a part of an adapter’s name',
-    default: 'auto',
-  },
+  adapter: ADAPTER_OPTION,
 } as const satisfies OptionTable;
 
 export const evaluateHelp = {

@@ -14,7 +14,14 @@ import {
 import { seedWords } from '../diffusion/noise.ts';
 import { SAMPLERS, type SamplerName } from '../diffusion/sample.ts';
 import { OptionError } from '../runtime/errors.ts';
-import { choiceOption, numberListOption, numberOption, type OptionTable, type readArguments } from './arguments.ts';
+import {
+  ADAPTER_OPTION,
+  choiceOption,
+  numberListOption,
+  numberOption,
+  type OptionTable,
+  type readArguments,
+} from './arguments.ts';
 
 const SAMPLER_NAMES = Object.keys(SAMPLERS) as SamplerName[];
 const GUIDANCES = ['classifier', 'free', 'none'] as const;
@@ -73,12 +80,7 @@ export const OPTIONS = {
   out: { type: 'string', value: 'FILE.png', help: 'the contact sheet (a name made of the settings, in out/)' },
   raw: { type: 'string', value: 'FILE', help: 'writes samples and labels as a safetensors file too' },
   'check-finite': { type: 'boolean', help: 'names the first layer and step that yields NaN or infinity; slow' },
-  adapter: {
-    type: 'string',
-    value: 'NAME',
-    help: 'auto, gpu, software, or a part of an adapter’s name',
-    default: 'auto',
-  },
+  adapter: ADAPTER_OPTION,
   json: { type: 'boolean', help: 'prints one JSON object with adapter, times, memory and files' },
 } as const satisfies OptionTable;
 

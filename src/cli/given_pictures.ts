@@ -7,7 +7,7 @@ import { batchSize } from '../diffusion/sample.ts';
 import { requestNodeDevice } from '../node/device.ts';
 import { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
-import { numberOption, type OptionTable } from './arguments.ts';
+import { ADAPTER_OPTION, numberOption, type OptionTable } from './arguments.ts';
 import { readModel } from './checkpoint_files.ts';
 import { classNames, readLabels } from './classes.ts';
 import { describeAdapterLine } from './console.ts';
@@ -25,12 +25,7 @@ export const PICTURE_OPTIONS = {
     help: 'classes of the pictures, in turn; commas allowed (the labels in the file)',
   },
   steps: { type: 'string', value: 'N', help: 'timesteps, evenly taken from those of the model' },
-  adapter: {
-    type: 'string',
-    value: 'NAME',
-    help: 'auto, gpu, software, or a part of an adapter’s name',
-    default: 'auto',
-  },
+  adapter: ADAPTER_OPTION,
   json: { type: 'boolean', help: 'prints one JSON object' },
 } as const satisfies OptionTable;
 

@@ -8,8 +8,7 @@ import bilinearBackward from '../../shaders/resample/bilinear_backward.wgsl';
 import blockSum from '../../shaders/resample/block_sum.wgsl';
 import meanPixelsShader from '../../shaders/resample/mean_pixels.wgsl';
 import meanPixelsBackward from '../../shaders/resample/mean_pixels_backward.wgsl';
-import nearestUp from '../../shaders/resample/nearest_up.wgsl';
-import windowShader from '../../shaders/resample/window.wgsl';
+import takePixels from '../../shaders/resample/take_pixels.wgsl';
 import type { Graph } from '../runtime/graph.ts';
 import { type Activation, quads, type Shape } from '../runtime/resources.ts';
 import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
@@ -90,20 +89,19 @@ const perQuad = (x: Activation, y: Activation) => ({
   cost: { flops: y.bytes, bytes: x.bytes + y.bytes },
 });
 
-const up =
-  (FACTOR: number): Kernel =>
+const take =
+  (from: { TOP: number; LEFT: number; SHIFT: number; FACTOR: number }): Kernel =>
   (x, y) =>
-    kernelCall(nearestUp, { bind: { x, y }, sizes: { ...sizes(x.shape, y.shape), FACTOR }, ...perQuad(x, y) });
+    kernelCall(takePixels, { bind: { x, y }, sizes: { ...sizes(x.shape, y.shape), ...from }, ...perQuad(x, y) });
+
+const up = (FACTOR: number): Kernel => take({ TOP: 0, LEFT: 0, SHIFT: 1, FACTOR });
+
+const shift = (TOP: number, LEFT: number): Kernel => take({ TOP, LEFT, SHIFT: 0, FACTOR: 1 });
 
 const down =
   (FACTOR: number): Kernel =>
   (x, y) =>
     kernelCall(blockSum, { bind: { x, y }, sizes: { ...sizes(x.shape, y.shape), FACTOR }, ...perQuad(x, y) });
-
-const shift =
-  (TOP: number, LEFT: number): Kernel =>
-  (x, y) =>
-    kernelCall(windowShader, { bind: { x, y }, sizes: { ...sizes(x.shape, y.shape), TOP, LEFT }, ...perQuad(x, y) });
 
 const interpolate: Kernel = (x, y) =>
   kernelCall(bilinearShader, { bind: { x, y }, sizes: sizes(x.shape, y.shape), ...perQuad(x, y) });

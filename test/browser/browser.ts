@@ -6,33 +6,15 @@ import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import puppeteer, { type Browser } from 'puppeteer';
 import { packagedArchive, unpackOnce } from '../../src/node/vulkan.ts';
+import { CHROME_FLAGS, installedChrome } from './chrome.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
-const INSTALLED = [
-  process.env['CHROME_PATH'],
-  '/usr/bin/chromium',
-  '/usr/bin/chromium-browser',
-  '/usr/bin/google-chrome',
-  '/opt/google/chrome/chrome',
-  '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
-  'C:\\Program Files\\Google\\Chrome\\Application\\chrome.exe',
-];
-
-const FLAGS = [
-  '--no-sandbox',
-  '--enable-unsafe-webgpu',
-  '--use-webgpu-adapter=swiftshader',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-  '--no-first-run',
-  '--disable-quic',
-];
+const FLAGS = [...CHROME_FLAGS, '--use-webgpu-adapter=swiftshader'];
 
 /** An installed Chrome or Chromium, else the one that @sparticuz/chromium unpacks. @throws Error if none starts */
 export async function launch(): Promise<Browser> {
-  const installed = INSTALLED.find((path) => path && existsSync(path));
+  const installed = installedChrome();
   if (installed) return puppeteer.launch({ executablePath: installed, args: FLAGS });
   const { default: packaged } = await import('@sparticuz/chromium');
   const executablePath = await packaged.executablePath();

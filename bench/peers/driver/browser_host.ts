@@ -6,27 +6,12 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { extname, join, normalize } from 'node:path';
 import puppeteer, { type Browser } from 'puppeteer-core';
+import { CHROME_FLAGS, installedChrome } from '../../../test/browser/chrome.ts';
 import type { Host, Seat } from './host.ts';
 import { bundles, modules } from './places.ts';
 
-const INSTALLED = [
-  process.env['CHROME_PATH'],
-  '/usr/bin/chromium',
-  '/usr/bin/chromium-browser',
-  '/usr/bin/google-chrome',
-  '/opt/google/chrome/chrome',
-  '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
-  'C:\\Program Files\\Google\\Chrome\\Application\\chrome.exe',
-];
-
 const FLAGS = [
-  '--no-sandbox',
-  '--enable-unsafe-webgpu',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-  '--no-first-run',
-  '--disable-quic',
+  ...CHROME_FLAGS,
   // A page that waits for its turn must not be slowed for being behind another.
   '--disable-background-timer-throttling',
   '--disable-backgrounding-occluded-windows',
@@ -46,7 +31,7 @@ const HOUR = 3_600_000;
 
 /** @param adapter "swiftshader", or "gpu" for whatever the browser chooses */
 export async function browserHost(adapter: string, moreFlags: readonly string[]): Promise<Host> {
-  const executablePath = INSTALLED.find((path) => path && existsSync(path));
+  const executablePath = installedChrome();
   if (!executablePath) throw new Error('no Chrome or Chromium found; CHROME_PATH may name one');
   const args = [...FLAGS, ...(adapter === 'gpu' ? [] : [`--use-webgpu-adapter=${adapter}`]), ...moreFlags];
   const launch = () => puppeteer.launch({ executablePath, args, protocolTimeout: HOUR });

@@ -6,7 +6,7 @@ import { NUMBER_FORMATS } from '../../checkpoints/convert.ts';
 import { requestNodeDevice } from '../../node/device.ts';
 import { Runtime } from '../../runtime/device.ts';
 import { OptionError } from '../../runtime/errors.ts';
-import { choiceOption, type OptionTable, readArguments } from '../arguments.ts';
+import { ADAPTER_OPTION, choiceOption, type OptionTable, readArguments } from '../arguments.ts';
 import { describeAdapterLine } from '../console.ts';
 import { badCheckpointCase, checkpointCase } from './checkpoints.ts';
 import { compare, type Status, type TensorReport, unsupported } from './compare.ts';
@@ -28,12 +28,7 @@ const OPTIONS = {
     help: 'runs models with weights in f16 or int8, as convert makes them; tolerances stay those of float32',
   },
   json: { type: 'string', value: 'FILE', help: 'writes everything as JSON' },
-  adapter: {
-    type: 'string',
-    value: 'NAME',
-    help: 'auto, gpu, software, or a part of an adapter’s name',
-    default: 'auto',
-  },
+  adapter: ADAPTER_OPTION,
 } as const satisfies OptionTable;
 
 export const verifyHelp = {
