@@ -12,6 +12,7 @@ import { type Family, variantsOf } from '../runtime/variants.ts';
 import type { ChannelMap, MatrixOptions } from '../runtime/weights.ts';
 import type { Builder, Parameter } from './builder.ts';
 import * as registers from './conv2d_registers.ts';
+import { winograd } from './conv2d_winograd.ts';
 import { type ConvolutionCall, convolutionCost, type StridedGradientCall } from './convolution_call.ts';
 import * as linear from './linear.ts';
 
@@ -91,7 +92,7 @@ export function forward(
 
 const CONVOLUTIONS: Family<ConvolutionCall> = {
   kind: 'conv2d',
-  variants: [...registers.forward],
+  variants: [...registers.forward, ...winograd],
   shape: ({ kernel, stride, x, y }) => ({
     form: `${kernel}x${kernel} stride ${stride}`,
     sizes: [y.shape.n, y.shape.h, y.shape.w, x.shape.c, y.shape.c],

@@ -17,6 +17,8 @@ export const THREADS = { THREADS_X: 16, THREADS_Y: 4 };
 /** What a load of a vec4f costs, in multiply-adds of one: measured on SwiftShader, estimated for GPUs' caches. */
 const LOAD_COST = { cpu: 8, gpu: 4 } as const;
 
+export const loadCost = ({ adapter }: Target): number => LOAD_COST[adapter];
+
 /** Invocations that keep a large GPU busy. */
 const GPU_LANES = 2 ** 16;
 

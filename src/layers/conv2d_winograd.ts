@@ -1,0 +1,133 @@
+/**
+ * @file Winograd's convolution, F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3): 3 x 3 kernels at stride 1 with 16 products for 4
+ * outputs, or 36 for 16, where the direct way takes 36 and 144 (Lavin & Gray 2016).
+ *
+ *   y = A^T [(G g G^T) * (B^T d B)] A
+ *
+ * Kernels are transformed when parameters are packed. A call is three dispatches without a barrier: the input's transform,
+ * a matrix product for each point of it, the way back with bias and residual. The tensors between them are 4 and 2.25
+ * times as large as the activations.
+ */
+import winogradInput2 from '../../shaders/winograd/input_2x2.wgsl';
+import winogradInput4 from '../../shaders/winograd/input_4x4.wgsl';
+import winogradOutput2 from '../../shaders/winograd/output_2x2.wgsl';
+import winogradOutput4 from '../../shaders/winograd/output_4x4.wgsl';
+import winogradProducts from '../../shaders/winograd/products.wgsl';
+import type { Target } from '../runtime/graph.ts';
+import { activationBytes, quads } from '../runtime/resources.ts';
+import { kernelCall, lineGrid } from '../runtime/shader.ts';
+import type { Variant } from '../runtime/variants.ts';
+import type { WinogradTile } from '../runtime/weights.ts';
+import type { ConvolutionCall } from './convolution_call.ts';
+import { loadCost, type RegisterTile, registerFits, registerTileCost, registerTileNote } from './register_tiles.ts';
+
+interface Winograd {
+  readonly tile: WinogradTile;
+  readonly input: typeof winogradInput2;
+  readonly output: typeof winogradOutput2;
+  /** Additions of vec4f in the two transforms of a tile. */
+  readonly additions: number;
+}
+
+const WAYS: readonly Winograd[] = [
+  { tile: 2, input: winogradInput2, output: winogradOutput2, additions: 32 + 24 },
+  { tile: 4, input: winogradInput4, output: winogradOutput4, additions: 228 + 170 },
+];
+
+/** Tiles of a point, and quads of output channels, in the registers of an invocation of the products. */
+const REGISTERS: readonly RegisterTile[] = [
+  { run: 4, quads: 2 },
+  { run: 8, quads: 1 },
+  { run: 8, quads: 2 },
+  { run: 8, quads: 4 },
+  { run: 16, quads: 4 },
+];
+
+/** WebGPU's default limit of a storage binding: no tensor between the steps may be larger. */
+const MAX_BINDING = 2 ** 27;
+
+/** What the sizes of a call make of a tile. */
+function tilesOf({ tile }: Winograd, { x, y }: Pick<ConvolutionCall, 'x' | 'y'>) {
+  const { n, h, w } = x.shape;
+  const [down, across] = [Math.ceil(h / tile), Math.ceil(w / tile)];
+  const [inQuads, outQuads] = [quads(x.shape.c), quads(y.shape.c)];
+  return { points: (tile + 2) ** 2, tiles: n * down * across, down, across, inQuads, outQuads };
+}
+
+/** Not where the transformed kernels or the tensors between the steps outgrow a binding, nor where kernels stay packed. */
+function fits(target: Target, way: Winograd, registers: RegisterTile, call: ConvolutionCall): boolean {
+  if (call.kernel !== 3 || call.stride !== 1) return false;
+  const { points, tiles, inQuads, outQuads } = tilesOf(way, call);
+  const largest = Math.max(16 * points * tiles * Math.max(inQuads, outQuads), 64 * points * inQuads * outQuads);
+  if (largest > MAX_BINDING) return false;
+  return registerFits(target, registers, tiles, outQuads) && storedAsFloat32(call);
+}
+
+const storedAsFloat32 = ({ weights }: ConvolutionCall): boolean => {
+  const { packing } = weights();
+  return packing.layout === 'matrix' && packing.format === 'f32';
+};
+
+export const winograd: readonly Variant<ConvolutionCall>[] = WAYS.flatMap((way) =>
+  REGISTERS.map((registers) => variant(way, registers)),
+);
+
+function variant(way: Winograd, registers: RegisterTile): Variant<ConvolutionCall> {
+  const { tile } = way;
+  return {
+    name: `winograd ${tile}x${tile} ${registers.run}x${registers.quads}`,
+    accuracy: 'float32',
+    note: `fewer products, ${registerTileNote(registers)}`,
+
+    fits: (target, call) => fits(target, way, registers, call),
+
+    cost: (target, call) => {
+      const { points, tiles, inQuads, outQuads } = tilesOf(way, call);
+      const moved = points * (inQuads + outQuads) + (tile + 2) ** 2 * inQuads + tile ** 2 * outQuads;
+      const transforms = tiles * (loadCost(target) * moved + (way.additions * (inQuads + outQuads)) / 2);
+      const products = registerTileCost(target, registers, {
+        rows: points,
+        columns: tiles,
+        outQuads,
+        bodies: inQuads,
+        loads: registers.run + 4 * registers.quads,
+        multiplyAdds: 4 * registers.run * registers.quads,
+      });
+      return transforms + products;
+    },
+
+    lower(graph, call) {
+      const { x, bias, residual, y, weights } = call;
+      const { points, tiles, down, across, inQuads, outQuads } = tilesOf(way, call);
+      const v = graph.array('transformed input', 4 * points * tiles * inQuads);
+      const m = graph.array('transformed output', 4 * points * tiles * outQuads);
+      const place = { HEIGHT: x.shape.h, WIDTH: x.shape.w, TILES: tiles, TILES_Y: down, TILES_X: across };
+      const transformed = weights({ winograd: tile });
+      const blocks = Math.ceil(tiles / registers.run) * Math.ceil(outQuads / registers.quads);
+      return [
+        kernelCall(way.input, {
+          bind: { x, v },
+          sizes: { ...place, QUADS: inQuads },
+          grid: lineGrid(tiles * inQuads, 64),
+          cost: { flops: 4 * tiles * inQuads * way.additions, bytes: activationBytes(x.shape) + v.bytes },
+        }),
+        kernelCall(winogradProducts, {
+          bind: { v, weights: transformed, m },
+          sizes: { TILES: tiles, IN_QUADS: inQuads, OUT_QUADS: outQuads },
+          tiles: { RUN: registers.run, QUADS: registers.quads },
+          grid: [Math.ceil(blocks / 64), points, 1],
+          cost: {
+            flops: 2 * points * tiles * x.shape.c * y.shape.c,
+            bytes: v.bytes + m.bytes + transformed.bytes,
+          },
+        }),
+        kernelCall(way.output, {
+          bind: { m, bias, residual, y },
+          sizes: { ...place, QUADS: outQuads, BIAS: Number(bias !== null), RESIDUAL: Number(residual !== null) },
+          grid: lineGrid(tiles * outQuads, 64),
+          cost: { flops: 4 * tiles * outQuads * way.additions, bytes: m.bytes + activationBytes(y.shape) },
+        }),
+      ];
+    },
+  };
+}
