@@ -45,6 +45,7 @@ export class Tuner {
   readonly #runtime: Runtime;
   readonly #options: TunerOptions;
   #restored: Promise<void> | null = null;
+  #running: Promise<void> = Promise.resolve();
 
   constructor(runtime: Runtime, tuning: Tuning, options: TunerOptions = {}) {
     this.#runtime = runtime;
@@ -59,7 +60,14 @@ export class Tuner {
   }
 
   /** Measures what `graph` holds and the table does not. @throws the signal's reason if it is aborted */
-  async tune(graph: Graph, signal?: AbortSignal): Promise<void> {
+  tune(graph: Graph, signal?: AbortSignal): Promise<void> {
+    // One after another: two at once would disturb each other's times, and measure the same shapes.
+    const done = this.#running.then(() => this.#tune(graph, signal));
+    this.#running = done.catch(() => {});
+    return done;
+  }
+
+  async #tune(graph: Graph, signal: AbortSignal | undefined): Promise<void> {
     this.#restored ??= this.#restore();
     await this.#restored;
     const { budgetMs = TUNING_BUDGET_MS, store } = this.#options;
