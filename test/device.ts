@@ -5,11 +5,17 @@ import { type Evaluation, evaluate } from '../src/cli/verify/evaluate.ts';
 import { requestNodeDevice } from '../src/node/device.ts';
 import { Runtime } from '../src/runtime/device.ts';
 import type { Shape } from '../src/runtime/resources.ts';
+import { parseVariants } from '../src/runtime/variants.ts';
 
-/** A runtime for one test file, on the adapter that PILOTWAVE_ADAPTER names. */
+/**
+ * A runtime for one test file, on the adapter that PILOTWAVE_ADAPTER names. PILOTWAVE_VARIANTS forces variants of kernels,
+ * for example "conv2d=winograd 2x2,linear=registers 4x2".
+ */
 export async function testRuntime(): Promise<Runtime> {
   const { device } = await requestNodeDevice(process.env['PILOTWAVE_ADAPTER'] ?? 'auto');
-  const runtime = new Runtime(device, { tuning: 'off' });
+  const forced = process.env['PILOTWAVE_VARIANTS'];
+  const variants = forced ? { variants: parseVariants(forced) } : {};
+  const runtime = new Runtime(device, { tuning: 'off', ...variants });
   const errors: string[] = [];
   device.addEventListener('uncapturederror', (event) => errors.push((event as GPUUncapturedErrorEvent).error.message));
   afterAll(() => {
