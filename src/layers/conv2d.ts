@@ -13,6 +13,7 @@ import type { ChannelMap, MatrixOptions } from '../runtime/weights.ts';
 import type { Builder, Parameter } from './builder.ts';
 import * as registers from './conv2d_registers.ts';
 import { winograd } from './conv2d_winograd.ts';
+import { split, workgroup } from './conv2d_workgroup.ts';
 import { type ConvolutionCall, convolutionCost, type StridedGradientCall } from './convolution_call.ts';
 import * as linear from './linear.ts';
 
@@ -92,7 +93,7 @@ export function forward(
 
 const CONVOLUTIONS: Family<ConvolutionCall> = {
   kind: 'conv2d',
-  variants: [...registers.forward, ...winograd],
+  variants: [...registers.forward, ...winograd, ...workgroup, ...split],
   shape: ({ kernel, stride, x, y }) => ({
     form: `${kernel}x${kernel} stride ${stride}`,
     sizes: [y.shape.n, y.shape.h, y.shape.w, x.shape.c, y.shape.c],

@@ -20,7 +20,10 @@ const LOAD_COST = { cpu: 8, gpu: 4 } as const;
 export const loadCost = ({ adapter }: Target): number => LOAD_COST[adapter];
 
 /** Invocations that keep a large GPU busy. */
-const GPU_LANES = 2 ** 16;
+export const GPU_LANES = 2 ** 16;
+
+/** What one more dispatch costs: about 5 µs on a GPU, 20 µs on SwiftShader. */
+export const DISPATCH_COST = { cpu: 2e4, gpu: 100 * GPU_LANES } as const;
 
 /** More accumulators of vec4f than this leave a GPU's registers no room for a second wave. */
 const GPU_ACCUMULATORS = 16;
