@@ -4,6 +4,7 @@ import type { Checkpoint, CheckpointTensor } from '../src/checkpoints/safetensor
 import { type Evaluation, evaluate } from '../src/cli/verify/evaluate.ts';
 import { requestNodeDevice } from '../src/node/device.ts';
 import { Runtime } from '../src/runtime/device.ts';
+import type { Target } from '../src/runtime/graph.ts';
 import type { Shape } from '../src/runtime/resources.ts';
 import { parseVariants } from '../src/runtime/variants.ts';
 
@@ -64,7 +65,8 @@ export const run = (
   runtime: Runtime,
   weights: Checkpoint,
   build: (e: Evaluation) => void,
-): Promise<Record<string, Float32Array>> => evaluate(runtime, weights, build);
+  target?: Target,
+): Promise<Record<string, Float32Array>> => evaluate(runtime, weights, build, target);
 
 /**
  * Relative L2 error within `tolerance`. A float32 sum of k terms errs by about 6e-8 * sqrt(k) of its size; 2e-6 leaves a

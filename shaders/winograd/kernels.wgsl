@@ -13,7 +13,7 @@
 // as far from the exact one.
 //
 // blocks [OUT_QUADS, 9, IN_QUADS] of mat4x4f as pack_matrix.wgsl makes them (transposed or not, taps reversed or not),
-// transformed [OUT_QUADS, POINTS * POINTS, IN_QUADS] of mat4x4f. One invocation a block of channels.
+// transformed [OUT_QUADS, POINTS * POINTS, IN_QUADS] of mat4x4f. One invocation a block of it.
 
 const TILE: u32 = 2u; // tile: outputs of a tile in each direction, 2 or 4
 const POINTS: u32 = TILE + 2u;
@@ -51,20 +51,15 @@ fn factor(row: u32, column: u32) -> f32 {
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
   let index = id.x + id.y * groups.x * 64u;
-  if (index >= OUT_QUADS * IN_QUADS) {
+  if (index >= OUT_QUADS * POINTS * POINTS * IN_QUADS) {
     return;
   }
   let c = index % IN_QUADS;
-  let quad = index / IN_QUADS;
-  for (var row = 0u; row < POINTS; row++) {
-    for (var column = 0u; column < POINTS; column++) {
-      var sum = mat4x4f();
-      for (var ky = 0u; ky < 3u; ky++) {
-        for (var kx = 0u; kx < 3u; kx++) {
-          sum += factor(row, ky) * factor(column, kx) * blocks[(quad * 9u + ky * 3u + kx) * IN_QUADS + c];
-        }
-      }
-      transformed[(quad * POINTS * POINTS + row * POINTS + column) * IN_QUADS + c] = sum;
-    }
+  let point = index / IN_QUADS % (POINTS * POINTS);
+  let first = index / (IN_QUADS * POINTS * POINTS) * 9u * IN_QUADS + c;
+  var sum = mat4x4f();
+  for (var tap = 0u; tap < 9u; tap++) {
+    sum += factor(point / POINTS, tap / 3u) * factor(point % POINTS, tap % 3u) * blocks[first + tap * IN_QUADS];
   }
+  transformed[index] = sum;
 }

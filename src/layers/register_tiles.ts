@@ -53,9 +53,14 @@ export interface TiledWork {
   readonly multiplyAdds: number;
 }
 
-/** All tiles together, those at the edges counted as whole ones, and what a GPU that is not full loses. */
+/** Neighbours along the rows that SwiftShader computes at once, whether they all have work or not. */
+const CPU_LANES = 4;
+
+/** All tiles together, those at the edges counted as whole ones, and what an adapter that is not full loses. */
 export function registerTileCost(target: Target, tile: RegisterTile, work: TiledWork): number {
-  const tiles = work.rows * Math.ceil(work.columns / tile.run) * Math.ceil(work.outQuads / tile.quads);
+  const across = work.rows * Math.ceil(work.columns / tile.run);
+  const lanes = target.adapter === 'cpu' ? CPU_LANES * Math.ceil(across / CPU_LANES) : across;
+  const tiles = lanes * Math.ceil(work.outQuads / tile.quads);
   const one = work.bodies * (LOAD_COST[target.adapter] * work.loads + work.multiplyAdds);
   if (target.adapter === 'cpu') return tiles * one;
   const crowded = tile.run * tile.quads > GPU_ACCUMULATORS ? 2 : 1;

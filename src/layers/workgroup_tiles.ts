@@ -37,6 +37,9 @@ export const WORKGROUP_TILES: readonly WorkgroupTile[] = [
 /** Quads of input channels that are staged at once: DEPTH of the shader. */
 export const DEPTH = 4;
 
+/** Invocations that keep a GPU busy here: each has 8 or 16 independent sums, so fewer waves hide its waiting. */
+const STAGED_LANES = GPU_LANES / 4;
+
 /** What a load from workgroup memory costs beside a multiply-add of vec4f, and what two barriers cost an invocation. */
 const SHARED_COST = { cpu: 8, gpu: 1 } as const;
 const BARRIERS_COST = { cpu: 80, gpu: 24 } as const;
@@ -47,16 +50,21 @@ export interface StagedCall extends Omit<ConvolutionCall, 'x' | 'y'> {
   readonly y: Tensor;
   readonly from: Shape;
   readonly to: Shape;
+  /** By default the one that computes in float32. */
+  readonly shader?: typeof workgroupProduct;
 }
 
 /** Pixels and quads of output channels of a workgroup. */
 const extent = ({ across, down, run, quads: own }: WorkgroupTile) => ({ rows: across * run, columns: down * own });
 
+/** Fewer rows than this leave most of any tile empty: a single embedding, a map of one pixel. */
+const LEAST_ROWS = 5;
+
 /** Not a tile that is for the most part beyond the edge. */
 export function workgroupFits(tile: WorkgroupTile, { to }: StagedCall): boolean {
   const { rows, columns } = extent(tile);
-  const smallest = tile === WORKGROUP_TILES[0];
-  return smallest || (pixels(to) > rows / 2 && quads(to.c) > columns / 2);
+  if (tile === WORKGROUP_TILES[0]) return pixels(to) >= LEAST_ROWS;
+  return pixels(to) > rows / 2 && quads(to.c) > columns / 2;
 }
 
 /** @param parts of the input channels, each a workgroup's own */
@@ -74,7 +82,7 @@ export function workgroupCost(target: Target, tile: WorkgroupTile, call: StagedC
     BARRIERS_COST[target.adapter] +
     4 * DEPTH * tile.run * tile.quads;
   const invocations = groups * threads;
-  return steps * step * (target.adapter === 'gpu' ? Math.max(invocations, GPU_LANES) : invocations);
+  return steps * step * (target.adapter === 'gpu' ? Math.max(invocations, STAGED_LANES) : invocations);
 }
 
 export function lowerStaged(graph: Graph, tile: WorkgroupTile, call: StagedCall, parts = 1): KernelCall[] {
@@ -89,11 +97,11 @@ export function lowerStaged(graph: Graph, tile: WorkgroupTile, call: StagedCall,
 }
 
 function product(tile: WorkgroupTile, call: StagedCall, result: Tensor, parts: number): KernelCall {
-  const { kernel, stride, x, bias, residual, from, to, weights } = call;
+  const { kernel, stride, x, bias, residual, from, to, weights, shader = workgroupProduct } = call;
   const { n, h, w, c } = to;
   const { rows, columns } = extent(tile);
   const { bytes, flops } = convolutionCost(kernel, from, to, n * h * w);
-  return kernelCall(workgroupProduct, {
+  return kernelCall(shader, {
     bind: { x, weights: weights(), bias, residual, y: result },
     sizes: {
       HEIGHT: from.h,
@@ -123,7 +131,11 @@ export const PARTS: readonly number[] = [4, 16];
 export function partsFit(tile: WorkgroupTile, { from, to }: StagedCall, parts: number): boolean {
   const { rows, columns } = extent(tile);
   const groups = Math.ceil(pixels(to) / rows) * Math.ceil(quads(to.c) / columns);
-  return partOf(from, parts) * (parts - 1) < quads(from.c) && groups * tile.across * tile.down < GPU_LANES;
+  return (
+    pixels(to) >= LEAST_ROWS &&
+    partOf(from, parts) * (parts - 1) < quads(from.c) &&
+    groups * tile.across * tile.down < STAGED_LANES
+  );
 }
 
 export const stagedConvolution = (call: ConvolutionCall): StagedCall => ({

@@ -31,7 +31,7 @@ const OPTIONS = {
   variants: {
     type: 'string',
     value: 'LIST',
-    help: 'forces variants of kernels wherever they fit, for example "conv2d=winograd 2x2,linear=registers 4x2"',
+    help: 'forces variants of kernels wherever they fit, for example "conv2d=winograd 2x2,linear=lanes"; tolerances stay',
   },
   json: { type: 'string', value: 'FILE', help: 'writes everything as JSON' },
   adapter: ADAPTER_OPTION,
