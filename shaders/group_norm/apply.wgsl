@@ -1,9 +1,9 @@
-// GroupNorm, third of three: the affine map of each channel, and optionally SiLU.
+// GroupNorm, last step: the affine map of each channel, and optionally SiLU.
 //
 //   z = (x - center) * factor + offset        y = z, or z * sigmoid(z) with SILU
 //
 // x, y [N, PIXELS, CHANNEL_QUADS] of vec4f; coefficients [N, 4, CHANNEL_QUADS]: center, factor, offset, rstd^2.
-// One invocation makes RUN pixels of one quad.
+// One invocation makes RUN pixels of one quad. Behind the last pixel it makes that one again: cheaper than to ask.
 
 const RUN: u32 = 4u; // tile: pixels an invocation
 
@@ -30,13 +30,14 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let center = coefficients[at];
   let factor = coefficients[at + CHANNEL_QUADS];
   let offset = coefficients[at + 2u * CHANNEL_QUADS];
-  for (var pixel = first; pixel < min(first + RUN, PIXELS); pixel++) {
-    let place = (image * PIXELS + pixel) * CHANNEL_QUADS + quad;
-    let z = (x[place] - center) * factor + offset;
+  var place: array<u32, RUN>;
+  for (var p = 0u; p < RUN; p++) {
+    place[p] = (image * PIXELS + min(first + p, PIXELS - 1u)) * CHANNEL_QUADS + quad;
+    let z = (x[place[p]] - center) * factor + offset;
     if (SILU) {
-      y[place] = z / (1.0 + exp(min(-z, vec4f(80.0))));
+      y[place[p]] = z / (1.0 + exp(min(-z, vec4f(80.0))));
     } else {
-      y[place] = z;
+      y[place[p]] = z;
     }
   }
 }

@@ -1,9 +1,12 @@
-// GroupNorm gradient, third of three: the gradient of each pixel.
+// GroupNorm gradient, last step: the gradient of each pixel.
 //
 //   dx = factor * g + slope * (x - center) + constant + residual        g = dy * silu'(z), or dy without SILU
 //
+//   silu'(z) = s * (1 + z * (1 - s)),   s = 1 / (1 + e),   1 - s = e * s,   e = exp(-z)
+//
 // dy, x, dx, residual [N, PIXELS, CHANNEL_QUADS] of vec4f; coefficients [N, 4, CHANNEL_QUADS] from the forward pass;
-// terms [N, 2, CHANNEL_QUADS]: slope, constant. One invocation makes RUN pixels of one quad.
+// terms [N, 2, CHANNEL_QUADS]: slope, constant. One invocation makes RUN pixels of one quad; behind the last pixel it makes
+// that one again: cheaper than to ask.
 // RESIDUAL is 1 or 0.
 
 const RUN: u32 = 4u; // tile: pixels an invocation
@@ -37,19 +40,21 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let offset = coefficients[at + 2u * CHANNEL_QUADS];
   let slope = terms[image * 2u * CHANNEL_QUADS + quad];
   let constant = terms[(image * 2u + 1u) * CHANNEL_QUADS + quad];
-  for (var pixel = first; pixel < min(first + RUN, PIXELS); pixel++) {
-    let place = (image * PIXELS + pixel) * CHANNEL_QUADS + quad;
-    let deviation = x[place] - center;
-    var g = dy[place];
+  var place: array<u32, RUN>;
+  for (var p = 0u; p < RUN; p++) {
+    place[p] = (image * PIXELS + min(first + p, PIXELS - 1u)) * CHANNEL_QUADS + quad;
+    let deviation = x[place[p]] - center;
+    var g = dy[place[p]];
     if (SILU) {
       let z = deviation * factor + offset;
-      let sigmoid = 1.0 / (1.0 + exp(min(-z, vec4f(80.0))));
-      g *= sigmoid * (1.0 + z * (1.0 - sigmoid));
+      let e = exp(min(-z, vec4f(80.0)));
+      let s = 1.0 / (1.0 + e);
+      g *= s * (1.0 + z * (e * s));
     }
     var result = factor * g + slope * deviation + constant;
     if (RESIDUAL == 1u) {
-      result += residual[place];
+      result += residual[place[p]];
     }
-    dx[place] = result;
+    dx[place[p]] = result;
   }
 }

@@ -30,6 +30,7 @@ export interface Target {
 /** Kinds of operations with more than one way to compute them. */
 export interface Variants {
   readonly attention?: 'online' | 'stepwise';
+  readonly groupNorm?: 'segments' | 'spans';
 }
 
 export interface AdjointRequest {
