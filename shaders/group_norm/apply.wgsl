@@ -3,7 +3,7 @@
 //   z = (x - center) * factor + offset        y = z, or z * sigmoid(z) with SILU
 //
 // x, y [N, PIXELS, CHANNEL_QUADS] of vec4f; coefficients [N, 4, CHANNEL_QUADS]: center, factor, offset, rstd^2.
-// One invocation makes RUN pixels of one quad. Behind the last pixel it makes that one again: cheaper than to ask.
+// One invocation makes RUN pixels of one quad.
 
 const RUN: u32 = 4u; // tile: pixels an invocation
 
@@ -30,14 +30,13 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let center = coefficients[at];
   let factor = coefficients[at + CHANNEL_QUADS];
   let offset = coefficients[at + 2u * CHANNEL_QUADS];
-  var place: array<u32, RUN>;
-  for (var p = 0u; p < RUN; p++) {
-    place[p] = (image * PIXELS + min(first + p, PIXELS - 1u)) * CHANNEL_QUADS + quad;
-    let z = (x[place[p]] - center) * factor + offset;
+  for (var pixel = first; pixel < min(first + RUN, PIXELS); pixel++) {
+    let place = (image * PIXELS + pixel) * CHANNEL_QUADS + quad;
+    let z = (x[place] - center) * factor + offset;
     if (SILU) {
-      y[place[p]] = z / (1.0 + exp(min(-z, vec4f(80.0))));
+      y[place] = z / (1.0 + exp(min(-z, vec4f(80.0))));
     } else {
-      y[place[p]] = z;
+      y[place] = z;
     }
   }
 }

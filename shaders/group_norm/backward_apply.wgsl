@@ -5,8 +5,8 @@
 //   silu'(z) = s * (1 + z * (1 - s)),   s = 1 / (1 + e),   1 - s = e * s,   e = exp(-z)
 //
 // dy, x, dx, residual [N, PIXELS, CHANNEL_QUADS] of vec4f; coefficients [N, 4, CHANNEL_QUADS] from the forward pass;
-// terms [N, 2, CHANNEL_QUADS]: slope, constant. One invocation makes RUN pixels of one quad; behind the last pixel it makes
-// that one again: cheaper than to ask.
+// terms [N, 2, CHANNEL_QUADS]: slope, constant. One invocation makes RUN pixels of one quad.
+// With STORED dx holds g beforehand, and dy is not read: where an exponential costs more than a store.
 // RESIDUAL is 1 or 0.
 
 const RUN: u32 = 4u; // tile: pixels an invocation
@@ -16,6 +16,7 @@ override PIXELS: u32;
 override CHANNEL_QUADS: u32;
 override RESIDUAL: u32;
 override SILU: bool = false;
+override STORED: bool = false;
 
 @group(0) @binding(0) var<storage, read> dy: array<vec4f>;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
@@ -40,21 +41,25 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let offset = coefficients[at + 2u * CHANNEL_QUADS];
   let slope = terms[image * 2u * CHANNEL_QUADS + quad];
   let constant = terms[(image * 2u + 1u) * CHANNEL_QUADS + quad];
-  var place: array<u32, RUN>;
-  for (var p = 0u; p < RUN; p++) {
-    place[p] = (image * PIXELS + min(first + p, PIXELS - 1u)) * CHANNEL_QUADS + quad;
-    let deviation = x[place[p]] - center;
-    var g = dy[place[p]];
-    if (SILU) {
-      let z = deviation * factor + offset;
-      let e = exp(min(-z, vec4f(80.0)));
-      let s = 1.0 / (1.0 + e);
-      g *= s * (1.0 + z * (e * s));
+  for (var pixel = first; pixel < min(first + RUN, PIXELS); pixel++) {
+    let place = (image * PIXELS + pixel) * CHANNEL_QUADS + quad;
+    let deviation = x[place] - center;
+    var g: vec4f;
+    if (STORED) {
+      g = dx[place];
+    } else {
+      g = dy[place];
+      if (SILU) {
+        let z = deviation * factor + offset;
+        let e = exp(min(-z, vec4f(80.0)));
+        let s = 1.0 / (1.0 + e);
+        g *= s * (1.0 + z * (e * s));
+      }
     }
     var result = factor * g + slope * deviation + constant;
     if (RESIDUAL == 1u) {
-      result += residual[place[p]];
+      result += residual[place];
     }
-    dx[place[p]] = result;
+    dx[place] = result;
   }
 }

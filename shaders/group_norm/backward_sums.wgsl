@@ -4,9 +4,7 @@
 //
 // dy, x [N, PIXELS, CHANNEL_QUADS] of vec4f; coefficients [N, 4, CHANNEL_QUADS] from the forward pass, from which z is
 // made again; sums [N, SEGMENTS, 2, CHANNEL_QUADS]: S1, then S2; with DEVIATIONS [N, SEGMENTS, 3, CHANNEL_QUADS], the third
-// the sum of x - center. One invocation a quad and a segment, RUN pixels at a time; silu' as in backward_apply.wgsl.
-
-const RUN: u32 = 4u; // tile: pixels at a time
+// the sum of x - center; with STORE also g, to where dx will be. One invocation a quad and a segment; silu' as in backward_apply.wgsl.
 
 override IMAGES: u32;
 override PIXELS: u32;
@@ -15,11 +13,13 @@ override SEGMENTS: u32;
 override SEGMENT_PIXELS: u32;
 override SILU: bool = false;
 override DEVIATIONS: bool = false;
+override STORE: bool = false;
 
 @group(0) @binding(0) var<storage, read> dy: array<vec4f>;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
 @group(0) @binding(2) var<storage, read> coefficients: array<vec4f>;
 @group(0) @binding(3) var<storage, read_write> sums: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> dx: array<vec4f>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
@@ -39,23 +39,23 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   var s1 = vec4f();
   var s2 = vec4f();
   var s3 = vec4f();
-  for (var pixel = first; pixel < end; pixel += RUN) {
-    var upstream: array<vec4f, RUN>; // zero behind the last pixel
-    for (var p = 0u; p < RUN; p++) {
-      let at = (image * PIXELS + min(pixel + p, end - 1u)) * CHANNEL_QUADS + quad;
-      upstream[p] = select(vec4f(), dy[at], pixel + p < end);
-      let deviation = x[at] - center;
-      if (SILU) {
-        let z = deviation * factor + offset;
-        let e = exp(min(-z, vec4f(80.0)));
-        let s = 1.0 / (1.0 + e);
-        upstream[p] *= s * (1.0 + z * (e * s));
-      }
-      s1 += upstream[p];
-      s2 += upstream[p] * deviation;
-      if (DEVIATIONS) {
-        s3 += select(vec4f(), deviation, pixel + p < end);
-      }
+  for (var pixel = first; pixel < end; pixel++) {
+    let at = (image * PIXELS + pixel) * CHANNEL_QUADS + quad;
+    let deviation = x[at] - center;
+    var g = dy[at];
+    if (SILU) {
+      let z = deviation * factor + offset;
+      let e = exp(min(-z, vec4f(80.0)));
+      let s = 1.0 / (1.0 + e);
+      g *= s * (1.0 + z * (e * s));
+    }
+    if (STORE) {
+      dx[at] = g;
+    }
+    s1 += g;
+    s2 += g * deviation;
+    if (DEVIATIONS) {
+      s3 += deviation;
     }
   }
   let sums_a_segment = select(2u, 3u, DEVIATIONS);

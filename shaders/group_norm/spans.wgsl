@@ -13,7 +13,6 @@
 // Host checks: CHANNELS % GROUPS == 0, SPAN_QUADS * 4 * GROUPS % CHANNELS == 0.
 
 const RUN: u32 = 8u; // tile: pixels held in registers
-const STORES: u32 = 4u; // tile: pixels made together
 
 override IMAGES: u32;
 override PIXELS: u32;
@@ -131,16 +130,13 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
       let center = coefficients[saved + quad];
       let factor = coefficients[saved + quads + quad];
       let offset = coefficients[saved + 2u * quads + quad];
-      for (var pixel = 0u; pixel < PIXELS; pixel += STORES) {
-        var place: array<u32, STORES>; // behind the last pixel that one again
-        for (var p = 0u; p < STORES; p++) {
-          place[p] = pixels_at + min(pixel + p, PIXELS - 1u) * quads + quad;
-          let z = (x[place[p]] - center) * factor + offset;
-          if (SILU) {
-            y[place[p]] = z / (1.0 + exp(min(-z, vec4f(80.0))));
-          } else {
-            y[place[p]] = z;
-          }
+      for (var pixel = 0u; pixel < PIXELS; pixel++) {
+        let place = pixels_at + pixel * quads + quad;
+        let z = (x[place] - center) * factor + offset;
+        if (SILU) {
+          y[place] = z / (1.0 + exp(min(-z, vec4f(80.0))));
+        } else {
+          y[place] = z;
         }
       }
     }

@@ -6,14 +6,13 @@
 //   S1 = sum of g, S2 = sum of g * (x - center) over a channel's pixels; slope and constant from them as in
 //   backward_coefficients.wgsl, silu' as in backward_apply.wgsl
 //
-// A span is the least run of quads that holds whole groups, as in spans.wgsl; one invocation reads all pixels of one, RUN at
-// a time. Until its group is known, S2 and S1 lie where the channel's slope and constant will.
+// A span is the least run of quads that holds whole groups, as in spans.wgsl; one invocation reads all pixels of one. Until
+// its group is known, S2 and S1 lie where the channel's slope and constant will, and with SILU g where dx will, so that no
+// exponential is taken twice.
 //
 // dy, x, dx, residual [N, PIXELS, C'/4] of vec4f; coefficients [N, 4, C'/4] from the forward pass; terms [N, 2, C'/4]:
-// slope, constant. dx is written with APPLY alone. C' is C padded to a multiple of 4. RESIDUAL is 1 or 0.
+// slope, constant. Without APPLY dx holds g with SILU, and nothing else: backward_apply.wgsl ends it. C' is C padded to a multiple of 4. RESIDUAL is 1 or 0.
 // Host checks: as in spans.wgsl.
-
-const RUN: u32 = 4u; // tile: pixels at a time
 
 override IMAGES: u32;
 override PIXELS: u32;
@@ -53,21 +52,19 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     let offset = coefficients[saved + 2u * quads + quad];
     var s1 = vec4f();
     var s2 = vec4f();
-    for (var pixel = 0u; pixel < PIXELS; pixel += RUN) {
-      var upstream: array<vec4f, RUN>; // zero behind the last pixel
-      for (var p = 0u; p < RUN; p++) {
-        let at = pixels_at + min(pixel + p, PIXELS - 1u) * quads + quad;
-        upstream[p] = select(vec4f(), dy[at], pixel + p < PIXELS);
-        let deviation = x[at] - center;
-        if (SILU) {
-          let z = deviation * factor + offset;
-          let e = exp(min(-z, vec4f(80.0)));
-          let s = 1.0 / (1.0 + e);
-          upstream[p] *= s * (1.0 + z * (e * s));
-        }
-        s1 += upstream[p];
-        s2 += upstream[p] * deviation;
+    for (var pixel = 0u; pixel < PIXELS; pixel++) {
+      let place = pixels_at + pixel * quads + quad;
+      let deviation = x[place] - center;
+      var g = dy[place];
+      if (SILU) {
+        let z = deviation * factor + offset;
+        let e = exp(min(-z, vec4f(80.0)));
+        let s = 1.0 / (1.0 + e);
+        g *= s * (1.0 + z * (e * s));
+        dx[place] = g;
       }
+      s1 += g;
+      s2 += g * deviation;
     }
     terms[made + quad] = s2;
     terms[made + quads + quad] = s1;
@@ -98,27 +95,22 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     for (var quad = first_quad; quad < end_quad; quad++) {
       let center = coefficients[saved + quad];
       let factor = coefficients[saved + quads + quad];
-      let offset = coefficients[saved + 2u * quads + quad];
       let slope = terms[made + quad];
       let constant = terms[made + quads + quad];
-      for (var pixel = 0u; pixel < PIXELS; pixel += RUN) {
-        var place: array<u32, RUN>; // behind the last pixel that one again
-        for (var p = 0u; p < RUN; p++) {
-          place[p] = pixels_at + min(pixel + p, PIXELS - 1u) * quads + quad;
-          let deviation = x[place[p]] - center;
-          var g = dy[place[p]];
-          if (SILU) {
-            let z = deviation * factor + offset;
-            let e = exp(min(-z, vec4f(80.0)));
-            let s = 1.0 / (1.0 + e);
-            g *= s * (1.0 + z * (e * s));
-          }
-          var result = factor * g + slope * deviation + constant;
-          if (RESIDUAL == 1u) {
-            result += residual[place[p]];
-          }
-          dx[place[p]] = result;
+      for (var pixel = 0u; pixel < PIXELS; pixel++) {
+        let place = pixels_at + pixel * quads + quad;
+        let deviation = x[place] - center;
+        var g: vec4f;
+        if (SILU) {
+          g = dx[place];
+        } else {
+          g = dy[place];
         }
+        var result = factor * g + slope * deviation + constant;
+        if (RESIDUAL == 1u) {
+          result += residual[place];
+        }
+        dx[place] = result;
       }
     }
   }

@@ -9,6 +9,7 @@ import backwardCoefficients from '../../shaders/group_norm/backward_coefficients
 import backwardSums from '../../shaders/group_norm/backward_sums.wgsl';
 import coefficientsShader from '../../shaders/group_norm/coefficients.wgsl';
 import momentsShader from '../../shaders/group_norm/moments.wgsl';
+import type { Graph } from '../runtime/graph.ts';
 import { quads, type Tensor } from '../runtime/resources.ts';
 import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
 import type { GroupNormCall, GroupNormGradient, GroupNormWay } from './group_norm.ts';
@@ -19,8 +20,8 @@ export const EMBEDDING_MODES = { 'scale-shift': 1, add: 2 } as const;
 /** Pixels that the moments kernel holds in registers; its RUN. */
 const RUN = 8;
 
-/** Pixels that an invocation of the last kernels makes; their RUN. */
-const APPLY_RUN = 4;
+/** Pixels that an invocation of the last kernels makes: on a CPU more, since it loads what belongs to the channel first. */
+const applyRun = ({ target }: Graph): number => (target.adapter === 'cpu' ? 16 : 4);
 
 /** Segments an image is cut into: enough to keep a GPU busy, few enough to be joined by one invocation a channel. */
 const MAX_SEGMENTS = 32;
@@ -55,32 +56,46 @@ function cut({ x }: GroupNormCall) {
 
 const channelGrid = ({ x }: GroupNormCall) => lineGrid(x.shape.n * quads(x.shape.c) * 4, 64);
 
-const applyGrid = ({ x: { shape } }: GroupNormCall) =>
-  lineGrid(shape.n * Math.ceil((shape.h * shape.w) / APPLY_RUN) * quads(shape.c), 64);
+const applyGrid = ({ x: { shape } }: GroupNormCall, run: number) =>
+  lineGrid(shape.n * Math.ceil((shape.h * shape.w) / run) * quads(shape.c), 64);
 
 /** The affine map of each channel, and SiLU. */
-export function apply(call: GroupNormCall): KernelCall {
+export function apply(graph: Graph, call: GroupNormCall): KernelCall {
+  const RUN = applyRun(graph);
   const { spec, x, y, coefficients } = call;
   return kernelCall(applyShader, {
     bind: { x, coefficients, y },
     sizes: imageSizes(x.shape),
     switches: { SILU: spec.silu },
-    tiles: { RUN: APPLY_RUN },
-    grid: applyGrid(call),
+    tiles: { RUN },
+    grid: applyGrid(call, RUN),
     cost: { flops: (spec.silu ? 8 : 2) * (x.bytes / 4), bytes: 2 * x.bytes },
   });
 }
 
-/** @param terms [N, 2, C padded]: slope and constant of each channel */
-export function applyGradient(call: GroupNormCall, { dy, dx, residual }: GroupNormGradient, terms: Tensor): KernelCall {
+/** Whether the first pass leaves g, dy through SiLU, for the last: on a GPU another store costs more than an exponential. */
+const storesUpstream = ({ target }: Graph, { spec }: GroupNormCall): boolean => target.adapter === 'cpu' && spec.silu;
+
+/**
+ * @param terms [N, 2, C padded]: slope and constant of each channel
+ * @param stored dx holds dy, taken through SiLU, already
+ */
+export function applyGradient(
+  graph: Graph,
+  call: GroupNormCall,
+  { dy, dx, residual }: GroupNormGradient,
+  terms: Tensor,
+  stored: boolean,
+): KernelCall {
+  const RUN = applyRun(graph);
   const { spec, x, coefficients } = call;
   return kernelCall(backwardApply, {
-    bind: { dy, x, coefficients, terms, residual, dx },
+    bind: { dy: stored ? null : dy, x, coefficients, terms, residual, dx },
     sizes: { ...imageSizes(x.shape), RESIDUAL: Number(residual !== null) },
-    switches: { SILU: spec.silu },
-    tiles: { RUN: APPLY_RUN },
-    grid: applyGrid(call),
-    cost: { flops: (spec.silu ? 16 : 6) * (x.bytes / 4), bytes: (residual ? 4 : 3) * x.bytes },
+    switches: { SILU: spec.silu, STORED: stored },
+    tiles: { RUN },
+    grid: applyGrid(call, RUN),
+    cost: { flops: (spec.silu && !stored ? 16 : 6) * (x.bytes / 4), bytes: (residual ? 4 : 3) * x.bytes },
   });
 }
 
@@ -104,7 +119,7 @@ export const segments: GroupNormWay = {
         grid: channelGrid(call),
         cost: { flops: 0, bytes: moments.bytes + coefficients.bytes },
       }),
-      apply(call),
+      apply(graph, call),
     ];
   },
 
@@ -112,15 +127,15 @@ export const segments: GroupNormWay = {
     const { spec, name, x, gamma, beta, embedding, coefficients } = call;
     const { dy, dx, dEmbedding } = gradient;
     const { sizes, segments: count, grid, words } = cut(call);
+    const store = dx !== null && storesUpstream(graph, call);
     const mode = dEmbedding && embedding ? embedding.mode : null;
     const sums = graph.array(`${name} gradient sums`, words(mode === 'add' ? 3 : 2));
     const terms = graph.array(`${name} gradient terms`, x.shape.n * 2 * quads(x.shape.c) * 4);
     return [
       kernelCall(backwardSums, {
-        bind: { dy, x, coefficients, sums },
+        bind: { dy, x, coefficients, sums, dx: store ? dx : null },
         sizes: { ...imageSizes(x.shape), ...sizes },
-        switches: { SILU: spec.silu, DEVIATIONS: mode === 'add' },
-        tiles: {},
+        switches: { SILU: spec.silu, DEVIATIONS: mode === 'add', STORE: store },
         grid,
         cost: { flops: (spec.silu ? 12 : 4) * (x.bytes / 4), bytes: 2 * x.bytes },
       }),
@@ -131,7 +146,7 @@ export const segments: GroupNormWay = {
         grid: channelGrid(call),
         cost: { flops: 0, bytes: sums.bytes + terms.bytes },
       }),
-      ...(dx ? [applyGradient(call, gradient, terms)] : []),
+      ...(dx ? [applyGradient(graph, call, gradient, terms, store)] : []),
     ];
   },
 };

@@ -36,7 +36,7 @@ function layout(call: GroupNormCall) {
 }
 
 export const spans: GroupNormWay = {
-  forward(_graph, call) {
+  forward(graph, call) {
     const { spec, x, y, gamma, beta, embedding, coefficients } = call;
     const { sizes, grid, small } = layout(call);
     const statistics = kernelCall(spansShader, {
@@ -52,7 +52,7 @@ export const spans: GroupNormWay = {
       grid,
       cost: { flops: (small ? 3 : 1) * x.bytes, bytes: (small ? 3 : 1) * x.bytes },
     });
-    return small ? [statistics] : [statistics, apply(call)];
+    return small ? [statistics] : [statistics, apply(graph, call)];
   },
 
   backward(graph, call, gradient) {
@@ -61,13 +61,12 @@ export const spans: GroupNormWay = {
     const { sizes, grid, small } = layout(call);
     const terms = graph.array(`${name} gradient terms`, x.shape.n * 2 * quads(x.shape.c) * 4);
     const sums = kernelCall(spansBackward, {
-      bind: { dy, x, coefficients, residual: small ? residual : null, terms, dx: small ? dx : null },
+      bind: { dy, x, coefficients, residual: small ? residual : null, terms, dx: small || spec.silu ? dx : null },
       sizes: { ...sizes, RESIDUAL: Number(residual !== null) },
       switches: { SILU: spec.silu, APPLY: small, THREADS },
-      tiles: {},
       grid,
       cost: { flops: (small ? 7 : 3) * x.bytes, bytes: (small ? 5 : 2) * x.bytes },
     });
-    return small ? [sums] : [sums, applyGradient(call, gradient, terms)];
+    return small ? [sums] : [sums, applyGradient(graph, call, gradient, terms, spec.silu)];
   },
 };
