@@ -11,19 +11,16 @@
  */
 
 import { OptionError } from '../runtime/errors.ts';
-import type { Graph, Variants } from '../runtime/graph.ts';
-import {
-  type Activation,
-  activationBytes,
-  type PackedWeights,
-  quads,
-  type Shape,
-  type Tensor,
-} from '../runtime/resources.ts';
+import type { Graph } from '../runtime/graph.ts';
+import { type Activation, activationBytes, quads, type Shape } from '../runtime/resources.ts';
 import type { Cost, KernelCall } from '../runtime/shader.ts';
+import { type Family, variantsOf } from '../runtime/variants.ts';
 import type { Builder, Parameter } from './builder.ts';
+import type { Embedding, GroupNormCall, GroupNormGradientCall, GroupNormWay } from './group_norm_call.ts';
 import { segments } from './group_norm_segments.ts';
-import { spanReads, spans } from './group_norm_spans.ts';
+import { spans } from './group_norm_spans.ts';
+
+export type { Embedding } from './group_norm_call.ts';
 
 export interface GroupNorm {
   readonly channels: number;
@@ -41,43 +38,6 @@ export const normalization = (channels: number, silu: boolean, eps = 1e-5): Grou
   silu,
 });
 
-/** The embedding of a block: channels [offset, offset + 2C) or [offset, offset + C) of a tensor with h = w = 1. */
-export interface Embedding {
-  readonly tensor: Activation;
-  readonly offset: number;
-  /** Scale and shift after the norm (2C channels), or an addend before it (C channels). */
-  readonly mode: 'scale-shift' | 'add';
-}
-
-/** One norm in a graph: what it is, and the tensors that all ways read and write. */
-export interface GroupNormCall {
-  readonly spec: GroupNorm;
-  readonly name: string;
-  readonly x: Activation;
-  readonly y: Activation;
-  readonly gamma: PackedWeights;
-  readonly beta: PackedWeights;
-  readonly embedding: Embedding | null;
-  /** [N, 4, C padded]: center, factor, offset and rstd^2 of each channel. */
-  readonly coefficients: Tensor;
-}
-
-/** A gradient of it. */
-export interface GroupNormGradient {
-  readonly dy: Activation;
-  /** Null where only the embedding's gradient is wanted. */
-  readonly dx: Activation | null;
-  /** Added to dx. */
-  readonly residual: Activation | null;
-  readonly dEmbedding: Activation | null;
-}
-
-/** A way to compute it: the dispatches forward, and those of the gradient. */
-export interface GroupNormWay {
-  forward(graph: Graph, call: GroupNormCall): readonly KernelCall[];
-  backward(graph: Graph, call: GroupNormCall, gradient: GroupNormGradient): readonly KernelCall[];
-}
-
 export function parameters({ channels }: GroupNorm, name: string): Parameter[] {
   return [
     { name: `${name}.weight`, shape: [channels] },
@@ -85,7 +45,38 @@ export function parameters({ channels }: GroupNorm, name: string): Parameter[] {
   ];
 }
 
-const WAYS: Readonly<Record<NonNullable<Variants['groupNorm']>, GroupNormWay>> = { segments, spans };
+const WAYS: readonly GroupNormWay[] = [segments, spans];
+
+const familyOf = <Call extends GroupNormCall>(
+  form: string,
+  fits: (way: GroupNormWay, call: Call) => boolean,
+  lower: (way: GroupNormWay, graph: Graph, call: Call) => readonly KernelCall[],
+): Family<Call> => ({
+  kind: 'group_norm',
+  variants: WAYS.map((way) => ({
+    name: way.name,
+    accuracy: 'float32',
+    note: way.note,
+    fits: (_target, call) => fits(way, call),
+    cost: (target, call) => way.cost(target, call),
+    lower: (graph, call) => lower(way, graph, call),
+  })),
+  shape: ({ x: { shape }, groups, silu }) => ({
+    form: silu ? `${form} silu` : form,
+    sizes: [shape.n, shape.h * shape.w, shape.c, groups],
+  }),
+});
+
+const FORWARD = familyOf<GroupNormCall>(
+  'forward',
+  () => true,
+  (way, graph, call) => way.forward(graph, call),
+);
+const GRADIENT = familyOf<GroupNormGradientCall>(
+  'gradient',
+  (way, { dEmbedding }) => dEmbedding === null || way.embeddingGradient,
+  (way, graph, call) => way.backward(graph, call),
+);
 
 export function forward(
   b: Builder,
@@ -94,7 +85,7 @@ export function forward(
   x: Activation,
   embedding: Embedding | null = null,
 ): Activation {
-  const { channels, groups } = spec;
+  const { channels, groups, eps, silu } = spec;
   if (x.shape.c !== channels) throw new Error(`${name} takes ${channels} channels, found ${x.shape.c}`);
   if (channels % groups !== 0)
     throw new OptionError(`${name}: ${channels} channels do not divide into ${groups} groups`);
@@ -102,13 +93,12 @@ export function forward(
   const beta = b.weights.vector(`${name}.bias`);
   const coefficients = b.graph.array(`${name} coefficients`, x.shape.n * 4 * quads(channels) * 4);
   const y = b.graph.activation(name, x.shape);
-  const call: GroupNormCall = { spec, name, x, y, gamma, beta, embedding, coefficients };
-  const way = wayFor(b.graph, call);
+  const call: GroupNormCall = { name, groups, eps, silu, x, y, gamma, beta, embedding, coefficients };
   b.graph.append({
     name: `${name} group_norm`,
     inputs: embedding ? [x, embedding.tensor] : [x],
     outputs: [y, coefficients],
-    lower: () => way.forward(b.graph, call),
+    ...variantsOf(b.graph, FORWARD, call),
     adjoint: ({ outputs: [dy], needs, take }) => {
       const dEmbedding = embedding !== null && needs[1] ? embeddingGradient(b, spec, name, embedding) : null;
       const residual = needs[0] ? take(0) : null;
@@ -117,24 +107,12 @@ export function forward(
         name: `${name} group_norm gradient`,
         inputs: [dy!, x, coefficients, ...(residual ? [residual] : [])],
         outputs: [dx, dEmbedding].filter((tensor) => tensor !== null),
-        lower: () =>
-          // The spans' kernel makes no gradient of the embedding.
-          (dEmbedding ? segments : way).backward(b.graph, call, { dy: dy!, dx, residual, dEmbedding }),
+        ...variantsOf(b.graph, GRADIENT, { ...call, dy: dy!, dx, residual, dEmbedding }),
       });
       return [dx, dEmbedding];
     },
   });
   return y;
-}
-
-/** Above so many reads an invocation, segments occupy more cores than spans save in dispatches. */
-const MAX_SPAN_READS = 1024;
-
-/** Spans on a CPU, as long as an invocation has little to read; on a GPU they would leave most of it idle. */
-function wayFor({ target }: Graph, call: GroupNormCall): GroupNormWay {
-  const forced = target.variants?.groupNorm;
-  if (forced !== undefined) return WAYS[forced];
-  return target.adapter === 'cpu' && spanReads(call) <= MAX_SPAN_READS ? spans : segments;
 }
 
 function embeddingGradient(b: Builder, { channels }: GroupNorm, name: string, embedding: Embedding): Activation {

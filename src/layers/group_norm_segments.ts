@@ -9,13 +9,17 @@ import backwardCoefficients from '../../shaders/group_norm/backward_coefficients
 import backwardSums from '../../shaders/group_norm/backward_sums.wgsl';
 import coefficientsShader from '../../shaders/group_norm/coefficients.wgsl';
 import momentsShader from '../../shaders/group_norm/moments.wgsl';
-import type { Graph } from '../runtime/graph.ts';
+import type { Graph, Target } from '../runtime/graph.ts';
 import { quads, type Tensor } from '../runtime/resources.ts';
 import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
-import type { GroupNormCall, GroupNormGradient, GroupNormWay } from './group_norm.ts';
-
-/** EMBEDDING of the shaders. */
-export const EMBEDDING_MODES = { 'scale-shift': 1, add: 2 } as const;
+import {
+  COSTS,
+  EMBEDDING_MODES,
+  embeddingSizes,
+  type GroupNormCall,
+  type GroupNormGradientCall,
+  type GroupNormWay,
+} from './group_norm_call.ts';
 
 /** Pixels that the moments kernel holds in registers; its RUN. */
 const RUN = 8;
@@ -32,11 +36,11 @@ const imageSizes = ({ n, h, w, c }: GroupNormCall['x']['shape']) => ({
   CHANNEL_QUADS: quads(c),
 });
 
-const groupSizes = ({ spec, x }: GroupNormCall) => ({
+const groupSizes = ({ groups, x }: GroupNormCall) => ({
   IMAGES: x.shape.n,
   PIXELS: x.shape.h * x.shape.w,
-  CHANNELS: spec.channels,
-  GROUPS: spec.groups,
+  CHANNELS: x.shape.c,
+  GROUPS: groups,
 });
 
 function cut({ x }: GroupNormCall) {
@@ -59,49 +63,68 @@ const channelGrid = ({ x }: GroupNormCall) => lineGrid(x.shape.n * quads(x.shape
 const applyGrid = ({ x: { shape } }: GroupNormCall, run: number) =>
   lineGrid(shape.n * Math.ceil((shape.h * shape.w) / run) * quads(shape.c), 64);
 
+/** Of the last kernel, without its dispatch: a load, a store and SiLU. */
+export function applyCost(adapter: Target['adapter'], { x }: GroupNormCall): number {
+  const { lanes, load } = COSTS[adapter];
+  return Math.max(1, x.bytes / 16 / lanes) * 3 * load;
+}
+
 /** The affine map of each channel, and SiLU. */
 export function apply(graph: Graph, call: GroupNormCall): KernelCall {
   const RUN = applyRun(graph);
-  const { spec, x, y, coefficients } = call;
+  const { silu, x, y, coefficients } = call;
   return kernelCall(applyShader, {
     bind: { x, coefficients, y },
     sizes: imageSizes(x.shape),
-    switches: { SILU: spec.silu },
+    switches: { SILU: silu },
     tiles: { RUN },
     grid: applyGrid(call, RUN),
-    cost: { flops: (spec.silu ? 8 : 2) * (x.bytes / 4), bytes: 2 * x.bytes },
+    cost: { flops: (silu ? 8 : 2) * (x.bytes / 4), bytes: 2 * x.bytes },
   });
 }
 
 /** Whether the first pass leaves g, dy through SiLU, for the last: on a GPU another store costs more than an exponential. */
-const storesUpstream = ({ target }: Graph, { spec }: GroupNormCall): boolean => target.adapter === 'cpu' && spec.silu;
+const storesUpstream = ({ target }: Graph, { silu }: GroupNormCall): boolean => target.adapter === 'cpu' && silu;
 
 /**
  * @param terms [N, 2, C padded]: slope and constant of each channel
  * @param stored dx holds dy, taken through SiLU, already
  */
-export function applyGradient(
-  graph: Graph,
-  call: GroupNormCall,
-  { dy, dx, residual }: GroupNormGradient,
-  terms: Tensor,
-  stored: boolean,
-): KernelCall {
+export function applyGradient(graph: Graph, call: GroupNormGradientCall, terms: Tensor, stored: boolean): KernelCall {
   const RUN = applyRun(graph);
-  const { spec, x, coefficients } = call;
+  const { silu, x, coefficients, dy, dx, residual } = call;
   return kernelCall(backwardApply, {
     bind: { dy: stored ? null : dy, x, coefficients, terms, residual, dx },
     sizes: { ...imageSizes(x.shape), RESIDUAL: Number(residual !== null) },
-    switches: { SILU: spec.silu, STORED: stored },
+    switches: { SILU: silu, STORED: stored },
     tiles: { RUN },
     grid: applyGrid(call, RUN),
-    cost: { flops: (spec.silu && !stored ? 16 : 6) * (x.bytes / 4), bytes: (residual ? 4 : 3) * x.bytes },
+    cost: { flops: (silu && !stored ? 16 : 6) * (x.bytes / 4), bytes: (residual ? 4 : 3) * x.bytes },
   });
 }
 
+/** Loads of one number in the second kernel, each half a quad's: all segments of all channels of a group, twice. */
+const joinLoads = (call: GroupNormCall): number => 4 * cut(call).segments * (call.x.shape.c / call.groups);
+
 export const segments: GroupNormWay = {
+  name: 'segments',
+  note: 'many invocations: for GPUs and large maps',
+  embeddingGradient: true,
+
+  cost({ adapter }, call) {
+    const { lanes, load, dispatch } = COSTS[adapter];
+    const { n, c } = call.x.shape;
+    const busy = (invocations: number, loads: number) => Math.max(1, invocations / lanes) * loads * load;
+    return (
+      3 * dispatch +
+      busy(n * cut(call).segments * quads(c), call.x.bytes / 16 / n / quads(c) / cut(call).segments) +
+      busy(n * c, joinLoads(call) / 2) +
+      applyCost(adapter, call)
+    );
+  },
+
   forward(graph, call) {
-    const { spec, name, x, gamma, beta, embedding, coefficients } = call;
+    const { eps, name, x, gamma, beta, embedding, coefficients } = call;
     const { blocks, segments: count, sizes, grid, words } = cut(call);
     const moments = graph.array(`${name} moments`, words(2));
     return [
@@ -114,7 +137,7 @@ export const segments: GroupNormWay = {
       }),
       kernelCall(coefficientsShader, {
         bind: { moments, gamma, beta, embedding: embedding?.tensor ?? null, coefficients },
-        sizes: { ...groupSizes(call), ...sizes, ...embeddingSizes(call), EPS: spec.eps },
+        sizes: { ...groupSizes(call), ...sizes, ...embeddingSizes(call), EPS: eps },
         switches: { EMBEDDING: embedding ? EMBEDDING_MODES[embedding.mode] : 0 },
         grid: channelGrid(call),
         cost: { flops: 0, bytes: moments.bytes + coefficients.bytes },
@@ -123,9 +146,8 @@ export const segments: GroupNormWay = {
     ];
   },
 
-  backward(graph, call, gradient) {
-    const { spec, name, x, gamma, beta, embedding, coefficients } = call;
-    const { dy, dx, dEmbedding } = gradient;
+  backward(graph, call) {
+    const { silu, name, x, gamma, beta, embedding, coefficients, dy, dx, dEmbedding } = call;
     const { sizes, segments: count, grid, words } = cut(call);
     const store = dx !== null && storesUpstream(graph, call);
     const mode = dEmbedding && embedding ? embedding.mode : null;
@@ -135,9 +157,9 @@ export const segments: GroupNormWay = {
       kernelCall(backwardSums, {
         bind: { dy, x, coefficients, sums, dx: store ? dx : null },
         sizes: { ...imageSizes(x.shape), ...sizes },
-        switches: { SILU: spec.silu, DEVIATIONS: mode === 'add', STORE: store },
+        switches: { SILU: silu, DEVIATIONS: mode === 'add', STORE: store },
         grid,
-        cost: { flops: (spec.silu ? 12 : 4) * (x.bytes / 4), bytes: 2 * x.bytes },
+        cost: { flops: (silu ? 12 : 4) * (x.bytes / 4), bytes: 2 * x.bytes },
       }),
       kernelCall(backwardCoefficients, {
         bind: { sums, coefficients, gamma, beta, terms, d_embedding: dEmbedding },
@@ -146,12 +168,7 @@ export const segments: GroupNormWay = {
         grid: channelGrid(call),
         cost: { flops: 0, bytes: sums.bytes + terms.bytes },
       }),
-      ...(dx ? [applyGradient(graph, call, gradient, terms, store)] : []),
+      ...(dx ? [applyGradient(graph, call, terms, store)] : []),
     ];
   },
 };
-
-export const embeddingSizes = ({ embedding }: GroupNormCall) => ({
-  EMBEDDING_STRIDE: embedding ? quads(embedding.tensor.shape.c) * 4 : 0,
-  EMBEDDING_OFFSET: embedding?.offset ?? 0,
-});

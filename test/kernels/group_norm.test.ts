@@ -10,7 +10,7 @@ import * as reference from '../reference/operations.ts';
 const own = await testRuntime();
 const WAYS = ['segments', 'spans'] as const;
 const runtimes = Object.fromEntries(
-  WAYS.map((way) => [way, new Runtime(own.device, { variants: { groupNorm: way } })]),
+  WAYS.map((way) => [way, new Runtime(own.device, { variants: { group_norm: way } })]),
 ) as Record<(typeof WAYS)[number], Runtime>;
 afterAll(() => {
   for (const runtime of Object.values(runtimes)) runtime.dispose();
@@ -102,25 +102,25 @@ describe.each(CASES)('%s group_norm N=%i C=%i %ix%i, %i groups', (way, n, c, h, 
   });
 });
 
-test('forcing a way changes the kernels; by itself a CPU takes spans where they have little to read', () => {
+test('forcing a way changes the kernels; by itself a CPU takes spans, a GPU segments', () => {
   const shapes = new Map([
-    ['op.weight', [8]],
-    ['op.bias', [8]],
+    ['op.weight', [64]],
+    ['op.bias', [64]],
   ]);
   const shaders = (target: Partial<Target>, side: number) => {
     const graph = new Graph({ adapter: 'cpu', slowCompiler: false, ...target });
-    const spec = { channels: 8, groups: 2, eps: 1e-5, silu: true };
-    const x = graph.input('x', { n: 1, c: 8, h: side, w: side });
+    const spec = groupNorm.normalization(64, true);
+    const x = graph.input('x', { n: 1, c: 64, h: side, w: side });
     const y = groupNorm.forward({ graph, weights: new WeightShapes(shapes) }, spec, 'op', x);
     return schedule(graph, [y]).calls.map(({ shader }) => shader.name);
   };
   const three = ['group_norm/moments', 'group_norm/coefficients', 'group_norm/apply'];
-  expect(shaders({ variants: { groupNorm: 'segments' } }, 8)).toEqual(three);
-  expect(shaders({ variants: { groupNorm: 'spans' } }, 64)).toEqual(['group_norm/spans', 'group_norm/apply']);
+  expect(shaders({ variants: { group_norm: 'segments' } }, 8)).toEqual(three);
+  expect(shaders({ variants: { group_norm: 'spans' } }, 8)).toEqual(['group_norm/spans']);
   expect(shaders({}, 8)).toEqual(['group_norm/spans']);
   expect(shaders({}, 32)).toEqual(['group_norm/spans', 'group_norm/apply']);
-  expect(shaders({}, 64)).toEqual(three);
   expect(shaders({ adapter: 'gpu' }, 8)).toEqual(three);
+  expect(shaders({ adapter: 'gpu' }, 32)).toEqual(three);
 });
 
 test.each(WAYS)('%s: a mean far from zero costs no digits of the deviation', async (way) => {
