@@ -24,12 +24,13 @@ override A_HEAD: u32;
 override Y_START: u32;
 override Y_TOKEN: u32;
 override Y_HEAD: u32;
+override THREADS: u32 = 64u;
 
 @group(0) @binding(0) var<storage, read> scores: array<vec4f>;
 @group(0) @binding(1) var<storage, read> a: array<vec4f>;
 @group(0) @binding(2) var<storage, read_write> y: array<vec4f>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let parts = (HEAD_QUADS + QUADS - 1u) / QUADS;
   let first_key = id.x / parts * KEYS;
