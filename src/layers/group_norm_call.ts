@@ -60,10 +60,11 @@ export const embeddingSizes = ({ embedding }: GroupNormCall) => ({
 });
 
 /**
- * What costs are reckoned with. On a CPU: lanes of two cores, a load and a dispatch (20 us) as measured on SwiftShader. On a
- * GPU, estimated: lanes are many, and a load in a loop is waited for.
+ * What costs are reckoned with: invocations at once, a load of a quad of the map, a load of one number that a dispatch before
+ * has just written, a dispatch. On a CPU for two cores, as measured on SwiftShader, where a dispatch takes 20 us. On a GPU
+ * estimated: lanes are many, a load of the map is waited for, and what was just written is in a cache.
  */
 export const COSTS = {
-  cpu: { lanes: 8, load: 8, dispatch: 2300 },
-  gpu: { lanes: 2 ** 16, load: 64, dispatch: 1000 },
+  cpu: { lanes: 8, load: 8, number: 4, dispatch: 2300 },
+  gpu: { lanes: 2 ** 16, load: 64, number: 8, dispatch: 1000 },
 } as const;

@@ -103,7 +103,7 @@ export function applyGradient(graph: Graph, call: GroupNormGradientCall, terms: 
   });
 }
 
-/** Loads of one number in the second kernel, each half a quad's: all segments of all channels of a group, twice. */
+/** Numbers that an invocation of the second kernel loads: two of all segments of all channels of its group, twice. */
 const joinLoads = (call: GroupNormCall): number => 4 * cut(call).segments * (call.x.shape.c / call.groups);
 
 export const segments: GroupNormWay = {
@@ -112,13 +112,14 @@ export const segments: GroupNormWay = {
   embeddingGradient: true,
 
   cost({ adapter }, call) {
-    const { lanes, load, dispatch } = COSTS[adapter];
-    const { n, c } = call.x.shape;
-    const busy = (invocations: number, loads: number) => Math.max(1, invocations / lanes) * loads * load;
+    const { lanes, load, number, dispatch } = COSTS[adapter];
+    const { n, h, w, c } = call.x.shape;
+    const { segments: count } = cut(call);
+    const busy = (invocations: number, each: number) => Math.max(1, invocations / lanes) * each;
     return (
       3 * dispatch +
-      busy(n * cut(call).segments * quads(c), call.x.bytes / 16 / n / quads(c) / cut(call).segments) +
-      busy(n * c, joinLoads(call) / 2) +
+      busy(n * count * quads(c), ((h * w) / count) * load) +
+      busy(n * c, joinLoads(call) * number) +
       applyCost(adapter, call)
     );
   },
