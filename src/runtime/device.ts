@@ -3,6 +3,7 @@
  * not ask for.
  */
 import { Buffers } from './buffers.ts';
+import { cpuDivision, type DivisionRule, GPU_DIVISION } from './divide.ts';
 import { DeviceError } from './errors.ts';
 import type { Target, Variants } from './graph.ts';
 import { Pipelines } from './pipelines.ts';
@@ -69,6 +70,9 @@ export async function deviceOf(adapter: GPUAdapter): Promise<GPUDevice> {
   });
 }
 
+/** Of the machine, as a browser or Node 21 tells it; else a guess. */
+const processors = (): number => globalThis.navigator?.hardwareConcurrency ?? 4;
+
 export class Runtime {
   readonly device: GPUDevice;
   readonly adapter: AdapterDescription;
@@ -77,14 +81,20 @@ export class Runtime {
   readonly buffers: Buffers;
   readonly pipelines: Pipelines;
   readonly pacer: SubmitPacer;
+  /** How large a dispatch may be. */
+  readonly division: DivisionRule;
   #lost: DeviceError | null = null;
   #placeholders: { read: GPUBuffer; write: GPUBuffer } | null = null;
 
   /**
    * @param device any device; it stays the caller's
    * @param variants forced ways to compute kinds of operations: for tests and comparisons
+   * @param division how large a dispatch may be, in place of a guess by the kind of adapter
    */
-  constructor(device: GPUDevice, { variants }: { readonly variants?: Variants } = {}) {
+  constructor(
+    device: GPUDevice,
+    { variants, division }: { readonly variants?: Variants; readonly division?: DivisionRule } = {},
+  ) {
     this.device = device;
     this.adapter = describeAdapter(device.adapterInfo);
     const { software, vendor } = this.adapter;
@@ -93,6 +103,7 @@ export class Runtime {
     this.buffers = new Buffers(device);
     this.pipelines = new Pipelines(device);
     this.pacer = new SubmitPacer(device);
+    this.division = division ?? (software ? cpuDivision(processors()) : GPU_DIVISION);
     void device.lost.then((info) => {
       this.#lost = new DeviceError(
         'device-lost',
