@@ -9,11 +9,11 @@ import type { Graph } from './graph.ts';
 import { fromNCHW, toNCHW } from './layout.ts';
 import { type Binding, bindGroup, type CompiledKernel, pipelineKey, sizesBlock } from './pipelines.ts';
 import type { Activation, PackedWeights, Resource, Table, Tensor, Uniform } from './resources.ts';
-import { type Schedule, schedule, withChecks } from './schedule.ts';
+import { type Schedule, type ScheduleOptions, schedule, withChecks } from './schedule.ts';
 import { SlicePlan } from './submit.ts';
 import type { Weights } from './weights.ts';
 
-export interface PlanOptions {
+export interface PlanOptions extends ScheduleOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called as pipelines become ready: how many of how many. */
   readonly onCompile?: ((done: number, total: number) => void) | undefined;
@@ -70,6 +70,7 @@ export class Plan {
   /**
    * @param outputs tensors that `read` will be asked for
    * @throws DeviceError if a shader does not compile, a buffer is larger than the device allows, or memory runs out
+   * @throws OptionError if no way was found to stay within `memoryBudget`
    */
   static async create(
     runtime: Runtime,
@@ -77,7 +78,7 @@ export class Plan {
     outputs: readonly Tensor[],
     options: PlanOptions = {},
   ): Promise<Plan> {
-    const plain = schedule(graph, outputs);
+    const plain = schedule(graph, outputs, options);
     const made = options.checkFinite ? withChecks(plain) : plain;
     checkLimits(made, runtime.limits);
 

@@ -39,6 +39,8 @@ export interface Schedule {
   readonly bytes: number;
   /** The largest sum of tensors alive at once, own ones included: what no plan could go below. */
   readonly liveBytes: number;
+  /** How many of the calls compute anew what an earlier one did, to stay within a budget. */
+  readonly recomputed: number;
   /** With checks for NaN and infinity: a word for each call, 1 where it wrote one. */
   readonly flags?: Tensor;
 }
@@ -67,8 +69,8 @@ export function schedule(
   for (const call of calls) for (const tensor of tensorsOf(call)) if (graph.persistent.has(tensor)) own.add(tensor);
   const plain = placed(calls, own, graph.persistent);
   if (plain.bytes <= memoryBudget) return plain;
-  const fitting = fit(plain, calls, own, graph.persistent, memoryBudget);
-  if (fitting) return fitting;
+  const within = fitted(plain, calls, own, graph.persistent, memoryBudget);
+  if (within) return within;
   const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
   throw new OptionError(
     `memoryBudget is ${megabytes(memoryBudget)}, and no way was found to run this plan in less than ${megabytes(
@@ -95,7 +97,8 @@ function placed(calls: readonly ScheduledCall[], own: ReadonlySet<Tensor>, persi
   const { slots, placeOf } = assignPlaces(lives, conflicts(calls));
   const ownBytes = bytesOf(own);
   const bytes = ownBytes + slots.reduce((sum, size) => sum + size, 0);
-  return { calls, slots, placeOf, own: [...own], bytes, liveBytes: ownBytes + largestLiveSet(lives, calls.length) };
+  const liveBytes = ownBytes + largestLiveSet(lives, calls.length);
+  return { calls, slots, placeOf, own: [...own], bytes, liveBytes, recomputed: 0 };
 }
 
 const bytesOf = (tensors: Iterable<Tensor>): number => [...tensors].reduce((sum, { bytes }) => sum + bytes, 0);
@@ -104,7 +107,7 @@ const bytesOf = (tensors: Iterable<Tensor>): number => [...tensors].reduce((sum,
 const FITTING_TRIES = 8;
 
 /** The schedule with calls made again so that it takes at most `budget` bytes, or null if none was found. */
-function fit(
+function fitted(
   plain: Schedule,
   calls: readonly ScheduledCall[],
   own: ReadonlySet<Tensor>,
@@ -117,7 +120,7 @@ function fit(
     const found = recompute(calls, own, persistent, live);
     if (!found) return null;
     const made = placed(found, own, persistent);
-    if (made.bytes <= budget) return made;
+    if (made.bytes <= budget) return { ...made, recomputed: found.length - calls.length };
     live *= Math.min(0.99, (budget - ownBytes) / (made.bytes - ownBytes));
   }
   return null;
@@ -133,7 +136,7 @@ function leastBytes(
   let [none, some] = [0, plain.bytes];
   while (some - none > plain.bytes / 100) {
     const middle = (none + some) / 2;
-    const made = fit(plain, calls, own, persistent, middle);
+    const made = fitted(plain, calls, own, persistent, middle);
     if (made) some = made.bytes;
     else none = middle;
   }
