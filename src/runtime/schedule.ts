@@ -71,11 +71,11 @@ export function schedule(
   if (plain.bytes <= memoryBudget) return plain;
   const within = fitted(plain, calls, own, graph.persistent, memoryBudget);
   if (within) return within;
-  const megabytes = (bytes: number) => `${(bytes / 1e6).toFixed(1)} MB`;
+  const counted = (bytes: number) => `${Math.floor(bytes).toLocaleString('en')} bytes`;
   throw new OptionError(
-    `memoryBudget is ${megabytes(memoryBudget)}, and no way was found to run this plan in less than ${megabytes(
+    `memoryBudget is ${counted(memoryBudget)}, and no way was found to run this plan in less than ${counted(
       leastBytes(plain, calls, own, graph.persistent),
-    )} of activations; without a budget it takes ${megabytes(plain.bytes)}. Use a larger budget or a smaller batch`,
+    )} of activations; without a budget it takes ${counted(plain.bytes)}. Use a larger budget or a smaller batch`,
   );
 }
 

@@ -19,7 +19,7 @@ import type { Activation, Tensor } from '../../src/runtime/resources.ts';
 import type { KernelCall } from '../../src/runtime/shader.ts';
 import { SLICE_MS } from '../../src/runtime/submit.ts';
 import { Weights } from '../../src/runtime/weights.ts';
-import { checkpointOf, testRuntime, values } from '../device.ts';
+import { checkpointOf, setEverything, testRuntime, values } from '../device.ts';
 import { TINY, tinyModels } from '../models.ts';
 
 const SHADERS = fileURLToPath(new URL('../../shaders', import.meta.url));
@@ -105,21 +105,7 @@ interface Case {
 /** A graph's outputs, all its inputs and uniforms being set to something, and the shaders that were divided. */
 async function outcome(runtime: Runtime, { graph, outputs }: Case, checkFinite = false) {
   const plan = await Plan.create(runtime, graph, outputs, { checkFinite });
-  let seed = 1;
-  for (const tensor of graph.persistent) {
-    if (!plan.has(tensor) || graph.fills.has(tensor as Activation)) continue;
-    const words = tensor.bytes / 4;
-    if (!tensor.shape)
-      plan.write(
-        tensor,
-        Uint32Array.from({ length: words }, (_, i) => i % 7),
-      );
-    else plan.write(tensor, values(tensor.shape.n * tensor.shape.c * tensor.shape.h * tensor.shape.w, seed++));
-  }
-  for (const uniform of graph.uniforms) {
-    const fields = Object.entries(uniform.block.fields);
-    plan.set(uniform, Object.fromEntries(fields.map(([name, { type }]) => [name, type === 'f32' ? 0.75 : 3])));
-  }
+  setEverything(plan, graph);
   await plan.run();
   const results: Float32Array[] = [];
   for (const tensor of outputs) results.push(await plan.readArray(tensor));
