@@ -11,9 +11,9 @@ import { add } from '../src/layers/elementwise.ts';
 import * as unetLayers from '../src/layers/unet.ts';
 import type { Runtime } from '../src/runtime/device.ts';
 import { Graph } from '../src/runtime/graph.ts';
+import { type Clock, type MeasureOptions, measure, summary } from '../src/runtime/measure.ts';
 import { Plan } from '../src/runtime/plan.ts';
 import type { Shape, Tensor } from '../src/runtime/resources.ts';
-import { type Clock, type MeasureOptions, measure, summary } from './measure.ts';
 import type { Peak } from './peak.ts';
 import type { LayerKind, LayerTime, ModelResult } from './results.ts';
 

@@ -1,6 +1,6 @@
 /** @file What a benchmark finds, as it is kept in a file and shown in a table. Pure. */
 import type { AdapterDescription } from '../src/runtime/device.ts';
-import type { ClockKind, Timing } from './measure.ts';
+import type { ClockKind, Timing } from '../src/runtime/measure.ts';
 import type { Peak } from './peak.ts';
 
 export type Direction = 'forward' | 'gradient';

@@ -12,7 +12,7 @@ import softmaxShader from '../../shaders/attention/softmax.wgsl';
 import type { Graph } from '../runtime/graph.ts';
 import { type Activation, quads, type Tensor } from '../runtime/resources.ts';
 import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
-import { type AttentionCall, type AttentionWay, productFlops } from './attention.ts';
+import { type AttentionCall, type AttentionWay, productFlops } from './attention_call.ts';
 
 /** Rows of tokens in a tensor: which one, and where a head's quads of a token begin. */
 interface Rows {
@@ -55,6 +55,12 @@ const tilesFor = ({ target }: Graph, headQuads: number) => ({
   keys: target.slowCompiler ? 1 : 4,
   quads: Math.min(target.slowCompiler ? 2 : 4, headQuads),
 });
+
+/** Scores larger than this are not stored. */
+const MAX_SCORE_BYTES = 64 * 2 ** 20;
+
+/** Below so many tokens one dispatch is worth more than large tiles. */
+const FEW_TOKENS = 64;
 
 /** MODE of shaders/attention/scores.wgsl. */
 const MODES = { scores: 0, weights: 1, gradient: 2 } as const;
@@ -134,7 +140,12 @@ function mixTransposed(graph: Graph, call: AttentionCall, scores: Tensor, a: Row
 }
 
 export const stepwise: AttentionWay = {
-  scratchBytes: scoreBytes,
+  name: 'stepwise',
+  note: 'large tiles over stored scores: for CPU adapters from 64 tokens on',
+  fits: (call) => scoreBytes(call) <= MAX_SCORE_BYTES,
+
+  // On a CPU loads are dear and memory is there; on a GPU it is the other way round.
+  cost: ({ adapter }, { queries, tokens }) => (adapter === 'cpu' && queries > 1 && tokens >= FEW_TOKENS ? 0.5 : 2),
 
   forward(graph, call) {
     const { qkv, out, lse, images, heads, queries } = call;
@@ -153,7 +164,8 @@ export const stepwise: AttentionWay = {
     ];
   },
 
-  backward(graph, call, dOut, dQkv) {
+  backward(graph, call) {
+    const { dOut, dQkv } = call;
     const { qkv, out, lse, images, heads, queries, headQuads } = call;
     const weights = scoresTensor(graph, call, 'attention weights');
     const delta = graph.array('attention delta', images * heads * queries);

@@ -5,9 +5,13 @@
 import { Buffers } from './buffers.ts';
 import { cpuDivision, type DivisionRule, GPU_DIVISION } from './divide.ts';
 import { DeviceError } from './errors.ts';
-import type { Target, Variants } from './graph.ts';
+import type { Target } from './graph.ts';
 import { Pipelines } from './pipelines.ts';
+import { browserStore, shippedTable } from './shipped_tuning.ts';
 import { SubmitPacer } from './submit.ts';
+import { Tuner, type TunerOptions } from './tuner.ts';
+import { Tuning } from './tuning.ts';
+import type { Accuracy, ForcedVariants } from './variants.ts';
 
 export interface AdapterDescription {
   readonly vendor: string;
@@ -73,6 +77,20 @@ export async function deviceOf(adapter: GPUAdapter): Promise<GPUDevice> {
 /** Of the machine, as a browser or Node 21 tells it; else a guess. */
 const processors = (): number => globalThis.navigator?.hardwareConcurrency ?? 4;
 
+export interface RuntimeOptions {
+  /** Variants of kernels to be taken wherever they fit: for tests and comparisons. */
+  readonly variants?: ForcedVariants;
+  /** The least exact variants that may be taken; `float32` by default, which no shortcut is less exact than. */
+  readonly accuracy?: Accuracy;
+  /**
+   * How the fastest variants are found. On a GPU they are measured, for two seconds at most a plan, and kept; on a software
+   * adapter a shipped table serves, unless `software` asks for measuring there too.
+   */
+  readonly tuning?: 'off' | (TunerOptions & { readonly software?: boolean });
+  /** How large a dispatch may be before it is divided, in place of a guess by the kind of adapter. */
+  readonly division?: DivisionRule;
+}
+
 export class Runtime {
   readonly device: GPUDevice;
   readonly adapter: AdapterDescription;
@@ -86,24 +104,30 @@ export class Runtime {
   #lost: DeviceError | null = null;
   #placeholders: { read: GPUBuffer; write: GPUBuffer } | null = null;
 
-  /**
-   * @param device any device; it stays the caller's
-   * @param variants forced ways to compute kinds of operations: for tests and comparisons
-   * @param division how large a dispatch may be, in place of a guess by the kind of adapter
-   */
-  constructor(
-    device: GPUDevice,
-    { variants, division }: { readonly variants?: Variants; readonly division?: DivisionRule } = {},
-  ) {
+  /** Measures variants of kernels before a plan is made; null where that is off. */
+  readonly tuner: Tuner | null;
+
+  /** @param device any device; it stays the caller's */
+  constructor(device: GPUDevice, { variants, accuracy, tuning = {}, division }: RuntimeOptions = {}) {
     this.device = device;
     this.adapter = describeAdapter(device.adapterInfo);
     const { software, vendor } = this.adapter;
-    this.target = { adapter: software ? 'cpu' : 'gpu', slowCompiler: software && vendor === 'mesa', variants };
+    const known = new Tuning(shippedTable(device.adapterInfo));
+    this.target = {
+      adapter: software ? 'cpu' : 'gpu',
+      slowCompiler: software && vendor === 'mesa',
+      features: new Set(device.features),
+      accuracy,
+      variants,
+      tuning: known,
+    };
     this.limits = device.limits;
     this.buffers = new Buffers(device);
     this.pipelines = new Pipelines(device);
     this.pacer = new SubmitPacer(device);
     this.division = division ?? (software ? cpuDivision(processors()) : GPU_DIVISION);
+    const measures = tuning !== 'off' && (!software || tuning.software === true);
+    this.tuner = measures ? new Tuner(this, known, { store: browserStore(), ...tuning }) : null;
     void device.lost.then((info) => {
       this.#lost = new DeviceError(
         'device-lost',

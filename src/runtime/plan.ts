@@ -78,6 +78,7 @@ export class Plan {
     outputs: readonly Tensor[],
     options: PlanOptions = {},
   ): Promise<Plan> {
+    await runtime.tuner?.tune(graph, options.signal);
     const plain = schedule(graph, outputs, options);
     const made = options.checkFinite ? withChecks(plain) : plain;
     checkLimits(made, runtime.limits);
