@@ -289,11 +289,12 @@ describe('the largest convolution of ADM-64', () => {
         lengths = [];
         const expected = Math.min(plan.dispatches, Math.ceil(plan.runMs! / SLICE_MS));
         await plan.run(); // by measurement
-        const taken = (await Promise.all(lengths)).sort((a, b) => a - b);
+        const taken = await Promise.all(lengths);
         expect(taken.length).toBeLessThanOrEqual(expected);
         expect(taken.length).toBeGreaterThan(0.7 * expected);
-        // Not the longest: other work on the machine can stretch any one.
-        expect(taken[taken.length >> 1]).toBeLessThan(2 * SLICE_MS);
+        // Of the run, not in milliseconds: other work on the machine stretches all of it.
+        const run = taken.reduce((sum, ms) => sum + ms, 0);
+        expect(Math.max(...taken)).toBeLessThan(0.4 * run);
       } finally {
         queue.submit = submit;
       }
