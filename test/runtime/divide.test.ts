@@ -263,10 +263,13 @@ describe('the largest convolution of ADM-64', () => {
   test.runIf(whole.adapter.software)(
     'is many submits on a software adapter, each about as long as it should be',
     async () => {
-      const { plan, y } = await made(whole);
+      const divided = new Runtime(whole.device, { division: cpuDivision(2) });
+      Object.assign(divided, { pipelines: whole.pipelines });
+      const { plan, y } = await made(divided);
       expect(plan.schedule.calls.length).toBe(1);
       expect(plan.dispatches).toBeGreaterThan(10);
-      const { queue } = whole.device;
+      const { device } = whole;
+      const { queue } = device;
       const submit = queue.submit.bind(queue);
       let lengths: Promise<number>[] = [];
       let before = 0;
@@ -282,9 +285,14 @@ describe('the largest convolution of ADM-64', () => {
           }),
         );
       };
+      const original = { createBindGroup: device.createBindGroup, createBuffer: device.createBuffer };
+      const refuse = () => {
+        throw new Error('made during a run');
+      };
+      Object.assign(device, { createBindGroup: refuse, createBuffer: refuse });
       try {
         await plan.run(); // by guesses: one part a submit
-        await whole.pacer.idle();
+        await divided.pacer.idle();
         expect(lengths.length).toBe(plan.dispatches);
         lengths = [];
         const expected = Math.min(plan.dispatches, Math.ceil(plan.runMs! / SLICE_MS));
@@ -294,12 +302,14 @@ describe('the largest convolution of ADM-64', () => {
         expect(taken.length).toBeGreaterThan(0.7 * expected);
         // Of the run, not in milliseconds: other work on the machine stretches all of it.
         const run = taken.reduce((sum, ms) => sum + ms, 0);
-        expect(Math.max(...taken)).toBeLessThan(0.4 * run);
+        if (expected >= 4) expect(Math.max(...taken)).toBeLessThan(0.4 * run);
       } finally {
         queue.submit = submit;
+        Object.assign(device, original);
       }
       const found = await plan.readArray(y);
       plan.dispose();
+      divided.dispose();
 
       const none = { flops: Number.POSITIVE_INFINITY, bytes: Number.POSITIVE_INFINITY, groups: 1 };
       const undivided = new Runtime(whole.device, { division: none });
