@@ -123,6 +123,10 @@ export async function benchModel(
   try {
     await plan.run(signal); // with whatever the driver compiles late
     await runtime.pacer.idle();
+    const before = runtime.pacer.submits;
+    await plan.run(signal);
+    await runtime.pacer.idle();
+    const submits = runtime.pacer.submits - before;
     const runs: number[] = [];
     const { calls, bytes } = plan.schedule;
     const cost = calls.reduce((sum, c) => ({ flops: sum.flops + c.cost.flops, bytes: sum.bytes + c.cost.bytes }), {
@@ -154,6 +158,7 @@ export async function benchModel(
       ms,
       spread,
       dispatches: calls.length,
+      submits,
       bytes: cost.bytes,
       flops: cost.flops,
       peakBytes: bytes + weightBytes,

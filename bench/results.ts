@@ -59,6 +59,8 @@ export interface ModelResult {
   readonly ms: number;
   readonly spread: number;
   readonly dispatches: number;
+  /** Of a run, cut into slices where the adapter is slow. */
+  readonly submits: number;
   /** Storage traffic by the cost model. */
   readonly bytes: number;
   readonly flops: number;

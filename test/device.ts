@@ -4,8 +4,9 @@ import type { Checkpoint, CheckpointTensor } from '../src/checkpoints/safetensor
 import { type Evaluation, evaluate } from '../src/cli/verify/evaluate.ts';
 import { requestNodeDevice } from '../src/node/device.ts';
 import { Runtime } from '../src/runtime/device.ts';
-import type { Target } from '../src/runtime/graph.ts';
-import type { Shape } from '../src/runtime/resources.ts';
+import type { Graph, Target } from '../src/runtime/graph.ts';
+import type { Plan } from '../src/runtime/plan.ts';
+import type { Activation, Shape } from '../src/runtime/resources.ts';
 import { parseVariants } from '../src/runtime/variants.ts';
 
 /**
@@ -89,4 +90,23 @@ export function inner(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let sum = 0;
   for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!;
   return sum;
+}
+
+/** Sets all inputs of a plan, and all fields of its uniforms, to something. */
+export function setEverything(plan: Plan, graph: Graph): void {
+  let seed = 1;
+  for (const tensor of graph.persistent) {
+    if (!plan.has(tensor) || graph.fills.has(tensor as Activation)) continue;
+    const words = tensor.bytes / 4;
+    if (!tensor.shape)
+      plan.write(
+        tensor,
+        Uint32Array.from({ length: words }, (_, i) => i % 7),
+      );
+    else plan.write(tensor, values(tensor.shape.n * tensor.shape.c * tensor.shape.h * tensor.shape.w, seed++));
+  }
+  for (const uniform of graph.uniforms) {
+    const fields = Object.entries(uniform.block.fields);
+    plan.set(uniform, Object.fromEntries(fields.map(([name, { type }]) => [name, type === 'f32' ? 0.75 : 3])));
+  }
 }

@@ -56,6 +56,9 @@ const tilesFor = ({ target }: Graph, headQuads: number) => ({
   quads: Math.min(target.slowCompiler ? 2 : 4, headQuads),
 });
 
+/** Invocations of a workgroup: with large tiles there are so few that one of 64 would leave a CPU's cores idle. */
+const THREADS = 8;
+
 /** Scores larger than this are not stored. */
 const MAX_SCORE_BYTES = 64 * 2 ** 20;
 
@@ -89,9 +92,9 @@ function products(
       B_HEAD: b.head,
       SCALE: call.scale,
     },
-    switches: { MODE: MODES[mode] },
+    switches: { MODE: MODES[mode], THREADS },
     tiles: { RUN: run, KEYS: keys },
-    grid: [Math.ceil(tiles / 64), call.images * call.heads, 1],
+    grid: [Math.ceil(tiles / THREADS), call.images * call.heads, 1],
     cost: { flops: productFlops(call), bytes: a.tensor.bytes + b.tensor.bytes + scoreBytes(call) },
   });
 }
@@ -112,8 +115,9 @@ function mix(graph: Graph, call: AttentionCall, scores: Tensor, b: Rows, total: 
       Y_HEAD: y.head,
       DIVIDE: Number(total !== null),
     },
+    switches: { THREADS },
     tiles: { RUN: run, QUADS: own },
-    grid: [Math.ceil(tiles / 64), call.images * call.heads, 1],
+    grid: [Math.ceil(tiles / THREADS), call.images * call.heads, 1],
     cost: { flops: productFlops(call), bytes: b.tensor.bytes + y.tensor.bytes + scoreBytes(call) },
   });
 }
@@ -133,8 +137,9 @@ function mixTransposed(graph: Graph, call: AttentionCall, scores: Tensor, a: Row
       Y_TOKEN: y.token,
       Y_HEAD: y.head,
     },
+    switches: { THREADS },
     tiles: { KEYS: keys, QUADS: own },
-    grid: [Math.ceil(tiles / 64), call.images * call.heads, 1],
+    grid: [Math.ceil(tiles / THREADS), call.images * call.heads, 1],
     cost: { flops: productFlops(call), bytes: a.tensor.bytes + y.tensor.bytes + scoreBytes(call) },
   });
 }
@@ -157,7 +162,8 @@ export const stepwise: AttentionWay = {
       kernelCall(softmaxShader, {
         bind: { scores, lse, total },
         sizes: { ROWS: rows, KEY_QUADS: quads(call.tokens) },
-        grid: lineGrid(rows, 64),
+        switches: { THREADS },
+        grid: lineGrid(rows, THREADS),
         cost: { flops: 4 * (scoreBytes(call) / 4), bytes: 3 * scoreBytes(call) },
       }),
       mix(graph, call, scores, part(call, qkv, 2), total, answers(call, out)),

@@ -49,8 +49,10 @@ export const forward: readonly Variant<ConvolutionCall>[] = TILES.map((tile) => 
     const { n, h, w, c } = y.shape;
     return [
       kernelCall(convForward, {
-        bind: { x, weights: weights(), bias, residual, y },
+        bind: { x: x.origin?.of ?? x, weights: weights(), bias, residual: residual?.origin?.of ?? residual, y },
         sizes: {
+          X_SHIFT: Number(x.origin !== undefined),
+          RESIDUAL_SHIFT: Number(residual?.origin !== undefined),
           HEIGHT: x.shape.h,
           WIDTH: x.shape.w,
           IN_QUADS: quads(x.shape.c),

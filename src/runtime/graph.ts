@@ -10,6 +10,7 @@ import {
   type Activation,
   activationBytes,
   describeShape,
+  type Origin,
   type Shape,
   sameShape,
   type Tensor,
@@ -85,8 +86,9 @@ export class Graph {
     this.target = target;
   }
 
-  activation(name: string, shape: Shape): Activation {
-    return { kind: 'tensor', id: this.#ids++, name, shape, bytes: activationBytes(shape) };
+  activation(name: string, shape: Shape, origin?: Origin): Activation {
+    const tensor = { kind: 'tensor', id: this.#ids++, name, shape, bytes: activationBytes(shape) } as const;
+    return origin ? { ...tensor, origin } : tensor;
   }
 
   /** An intermediate of `words` 32-bit words in a layout of its own. */

@@ -18,7 +18,7 @@ const place = (name: string) => join(folder, name);
 function pilotwave(...argv: string[]) {
   const adapter = process.env['PILOTWAVE_ADAPTER'];
   const chosen =
-    adapter && !argv.includes('--adapter') && ['generate', 'likelihood', 'invert'].includes(argv[0]!)
+    adapter && !argv.includes('--adapter') && ['generate', 'likelihood', 'invert', 'tune'].includes(argv[0]!)
       ? ['--adapter', adapter]
       : [];
   const { status, stdout, stderr } = spawnSync(process.execPath, [cli, ...argv, ...chosen], {
@@ -251,6 +251,14 @@ describe('inspect', () => {
     expect(stdout).toMatch(/Plan of the guided DDIM step: \d+ dispatches, [\d.]+ G multiply-adds, peak [\d.]+ MB/);
   });
 
+  test('within a memory budget, or the reason why not', () => {
+    const plans = (megabytes: string) =>
+      pilotwave('inspect', CLASSIFIER_FILE, '--batch', '10', '--memory-budget', megabytes).stdout;
+    expect(plans('7')).toMatch(/input gradient: \d+ dispatches, \d+ of them to compute anew what did not fit, /);
+    expect(plans('100')).not.toContain('anew');
+    expect(plans('1')).toContain('Not within the budget: memoryBudget is 1,000,000 bytes, and no way was found');
+  });
+
   test('a file, as JSON', () => {
     const { status, stdout } = pilotwave('inspect', UNET_FILE, '--json');
     expect(status).toBe(0);
@@ -352,4 +360,27 @@ test('help is on standard output, and lists the commands and the options', () =>
   const { status, stdout } = pilotwave('generate', '--help');
   expect(status).toBe(0);
   expect(stdout).toContain('--guidance KIND');
+});
+
+describe('tune', () => {
+  test('writes the fastest variant of each shape, and goes on from there', () => {
+    const model = place('tiny-to-tune.safetensors');
+    writeFileSync(model, randomFile(TINY_CONFIGS[0]));
+    const table = place('table.json');
+    const argv = ['tune', model, '--seconds', '0.01', '--table', table];
+    const first = pilotwave(...argv);
+    expect(first.stderr).toContain('Adapter');
+    expect(first.status).toBe(0);
+    // The budget ends after one shape: the heaviest, a convolution of 3 x 3.
+    const [line, ...more] = first.stdout.trim().split('\n');
+    expect(more).toEqual([]);
+    const [, sizes, winner] = /^conv2d 3x3 stride 1, ([\d ]+): (registers \d+x\d+) [\d.e-]+, .* ms$/.exec(line!) ?? [];
+    const written = () => JSON.parse(readFileSync(table, 'utf8'));
+    expect(written()).toEqual({ conv2d: { '3x3 stride 1': { [sizes!]: winner } } });
+    const second = pilotwave(...argv);
+    expect(second.stdout).not.toContain(`3x3 stride 1, ${sizes}:`);
+    expect(written().conv2d['3x3 stride 1'][sizes!]).toBe(winner);
+    writeFileSync(table, '[1]');
+    expect(pilotwave(...argv).stderr).toContain('should hold a table');
+  });
 });
