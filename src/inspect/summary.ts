@@ -197,7 +197,10 @@ const elements = (parameters: readonly { readonly shape: readonly number[] }[]):
 const PRODUCTS = /^(conv2d|linear|attention)\//;
 
 const multiplyAdds = (calls: readonly ScheduledCall[]): number =>
-  calls.reduce((sum, { shader, cost }) => sum + (PRODUCTS.test(shader.name) ? cost.flops / 2 : 0), 0);
+  calls.reduce(
+    (sum, { shader, cost }) => sum + (cost.multiplyAdds ?? (PRODUCTS.test(shader.name) ? cost.flops / 2 : 0)),
+    0,
+  );
 
 /** Shape of what the last of some calls writes. */
 function resultOf(calls: readonly ScheduledCall[]): Shape | null {

@@ -14,7 +14,7 @@ import winogradOutput2 from '../../shaders/winograd/output_2x2.wgsl';
 import winogradOutput4 from '../../shaders/winograd/output_4x4.wgsl';
 import winogradProducts from '../../shaders/winograd/products.wgsl';
 import type { Target } from '../runtime/graph.ts';
-import { activationBytes, quads } from '../runtime/resources.ts';
+import { activationBytes, pixels, quads } from '../runtime/resources.ts';
 import { kernelCall, lineGrid } from '../runtime/shader.ts';
 import type { Variant } from '../runtime/variants.ts';
 import type { WinogradTile } from '../runtime/weights.ts';
@@ -51,12 +51,15 @@ const REGISTERS: readonly RegisterTile[] = [
 /** WebGPU's default limit of a storage binding: no tensor between the steps may be larger. */
 const MAX_BINDING = 2 ** 27;
 
+/** Transformed kernels are 1.8 or 4 times as large as the 3 x 3 ones. Large layers stay as they are, or take small tiles. */
+const MAX_KERNELS = 40e6;
+
 /**
  * What the cost is multiplied by. On GPUs others found F(2 x 2) at 0.8 of the speed of a direct kernel, with 2.25 times fewer
- * products (denoiser), or at 0.5 to 1.4 (leela-zero), since the tensors between the steps go through memory. There it has to
- * be measured to be taken.
+ * products (denoiser), or at 0.5 to 1.4 (leela-zero), since the tensors between the steps go through memory. So there only
+ * a measurement takes it.
  */
-const DOUBT = { cpu: 1, gpu: 2.8 } as const;
+const DOUBT = { cpu: 1, gpu: 6 } as const;
 
 /** What the sizes of a call make of a tile. */
 function tilesOf({ tile }: Winograd, { x, y }: Pick<ConvolutionCall, 'x' | 'y'>) {
@@ -66,12 +69,12 @@ function tilesOf({ tile }: Winograd, { x, y }: Pick<ConvolutionCall, 'x' | 'y'>)
   return { points: (tile + 2) ** 2, tiles: n * down * across, down, across, inQuads, outQuads };
 }
 
-/** Not where the transformed kernels or the tensors between the steps outgrow a binding, nor where kernels stay packed. */
+/** Not where kernels or the tensors between the steps become too large, nor where kernels stay in a small format. */
 function fits(target: Target, way: Winograd, registers: RegisterTile, call: ConvolutionCall): boolean {
   if (call.kernel !== 3 || call.stride !== 1) return false;
   const { points, tiles, inQuads, outQuads } = tilesOf(way, call);
-  const largest = Math.max(16 * points * tiles * Math.max(inQuads, outQuads), 64 * points * inQuads * outQuads);
-  if (largest > MAX_BINDING) return false;
+  if (64 * points * inQuads * outQuads > MAX_KERNELS) return false;
+  if (16 * points * tiles * Math.max(inQuads, outQuads) > MAX_BINDING) return false;
   return registerFits(target, registers, tiles, outQuads) && storedAsFloat32(call);
 }
 
@@ -131,6 +134,7 @@ function variant(way: Winograd, registers: RegisterTile): Variant<ConvolutionCal
           cost: {
             flops: 2 * points * tiles * x.shape.c * y.shape.c,
             bytes: v.bytes + m.bytes + transformed.bytes,
+            multiplyAdds: 9 * pixels(y.shape) * x.shape.c * y.shape.c,
           },
         }),
         kernelCall(way.output, {

@@ -31,7 +31,7 @@ export function sumParts({ partial, parts, bias, residual, y, to }: PartsCall): 
       RESIDUAL: Number(residual !== null),
     },
     grid: lineGrid(vectors, 64),
-    cost: { flops: 4 * vectors * parts, bytes: partial.bytes + activationBytes(to) },
+    cost: { flops: 4 * vectors * parts, bytes: partial.bytes + activationBytes(to), multiplyAdds: 0 },
   });
 }
 
