@@ -7,17 +7,19 @@ import { Runtime } from '../src/runtime/device.ts';
 import type { Graph, Target } from '../src/runtime/graph.ts';
 import type { Plan } from '../src/runtime/plan.ts';
 import type { Activation, Shape } from '../src/runtime/resources.ts';
-import { parseVariants } from '../src/runtime/variants.ts';
+import { type ForcedVariants, parseVariants } from '../src/runtime/variants.ts';
 
 /**
  * A runtime for one test file, on the adapter that PILOTWAVE_ADAPTER names. PILOTWAVE_VARIANTS forces variants of kernels,
- * for example "conv2d=winograd 2x2,linear=registers 4x2".
+ * for example "conv2d=winograd 2x2,linear=lanes".
+ *
+ * @param own variants forced where the environment says nothing
  */
-export async function testRuntime(): Promise<Runtime> {
+export async function testRuntime(own: ForcedVariants = {}): Promise<Runtime> {
   const { device } = await requestNodeDevice(process.env['PILOTWAVE_ADAPTER'] ?? 'auto');
   const forced = process.env['PILOTWAVE_VARIANTS'];
-  const variants = forced ? { variants: parseVariants(forced) } : {};
-  const runtime = new Runtime(device, { tuning: 'off', ...variants });
+  const variants = { ...own, ...(forced ? parseVariants(forced) : {}) };
+  const runtime = new Runtime(device, { tuning: 'off', variants });
   const errors: string[] = [];
   device.addEventListener('uncapturederror', (event) => errors.push((event as GPUUncapturedErrorEvent).error.message));
   afterAll(() => {

@@ -25,6 +25,7 @@ import { TINY, tinyModels } from '../models.ts';
 const SHADERS = fileURLToPath(new URL('../../shaders', import.meta.url));
 
 const whole = await testRuntime();
+const HALVES = whole.device.features.has('shader-f16');
 /** Every workgroup by itself. */
 const FINEST: DivisionRule = { flops: 1, bytes: 1, groups: 1 };
 const divided = new Runtime(whole.device, { division: FINEST });
@@ -153,17 +154,28 @@ function step(runtime: Runtime, part: SamplerPart, at: GradientPlace, filter: Gr
   return { graph: made.graphs[0]!, outputs: Object.values(made.outputs).filter((t) => t !== null) };
 }
 
+const WAYS = ['registers', 'winograd 2x2', 'winograd 4x4', 'workgroup', 'split', ...(HALVES ? ['f16'] : [])];
+/** What linear layers take beside ways that only convolutions have. */
+const LINEAR: Readonly<Record<string, string>> = { 'winograd 2x2': 'lanes', 'winograd 4x4': 'registers' };
+
 /** Sizes are such that every kernel has more than one workgroup somewhere. */
 const CASES: Readonly<Record<string, (runtime: Runtime) => Case>> = {
-  convolutions: (runtime) => {
-    const graph = new Graph(runtime.target);
-    const b = { graph, weights: new Weights(runtime, CONVOLUTIONS.tensors) };
-    const x = graph.input('x', shape(2, 8, 21, 19));
-    let y = conv2d.forward(b, { in: 8, out: 36, kernel: 3, stride: 1 }, 'a', x);
-    y = conv2d.forward(b, { in: 36, out: 70, kernel: 3, stride: 2 }, 'b', y);
-    y = conv2d.forward(b, { in: 70, out: 33, kernel: 1, stride: 1 }, 'c', y);
-    return { graph, outputs: [y, gradient(graph, y, x)] };
-  },
+  ...Object.fromEntries(
+    WAYS.map((way) => [
+      `convolutions, ${way}`,
+      (runtime: Runtime): Case => {
+        const graph = new Graph({ ...runtime.target, variants: { conv2d: way, linear: LINEAR[way] ?? way } });
+        const b = { graph, weights: new Weights(runtime, CONVOLUTIONS.tensors) };
+        const x = graph.input('x', shape(2, 8, 21, 19));
+        let y = conv2d.forward(b, { in: 8, out: 36, kernel: 3, stride: 1 }, 'a', x);
+        y = conv2d.forward(b, { in: 36, out: 70, kernel: 3, stride: 2 }, 'b', y);
+        y = conv2d.forward(b, { in: 70, out: 33, kernel: 1, stride: 1 }, 'c', y);
+        const row = graph.input('row', shape(2, 70, 1, 1));
+        const z = conv2d.forward(b, { in: 70, out: 33, kernel: 1, stride: 1 }, 'c', row);
+        return { graph, outputs: [y, z, gradient(graph, y, x)] };
+      },
+    ]),
+  ),
   'elementwise and resampling': (runtime) => {
     const graph = new Graph(runtime.target);
     const x = graph.input('x', shape(2, 20, 10, 12));
@@ -239,8 +251,9 @@ describe('divided as far as can be', () => {
     const all = readdirSync(SHADERS, { recursive: true, encoding: 'utf8' })
       .filter((file) => file.endsWith('.wgsl'))
       .map((file) => file.replace('.wgsl', ''));
-    // Runs when weights are loaded, not in plans.
-    expect([...met, 'weights/pack_matrix'].sort()).toEqual(all.sort());
+    // These run when weights are loaded, not in plans.
+    const others = ['weights/pack_matrix', 'winograd/kernels', ...(HALVES ? [] : ['conv2d/workgroup_f16'])];
+    expect([...met, ...others].sort()).toEqual(all.sort());
   });
 });
 
@@ -252,7 +265,7 @@ describe('the largest convolution of ADM-64', () => {
     'op.bias': { shape: [192], data: values(192, 2) },
   });
   const made = async (runtime: Runtime) => {
-    const graph = new Graph(runtime.target);
+    const graph = new Graph({ ...runtime.target, variants: { conv2d: 'registers' } });
     const x = graph.input('x', size);
     const y = conv2d.forward({ graph, weights: new Weights(runtime, parameters.tensors) }, spec, 'op', x);
     const plan = await Plan.create(runtime, graph, [y]);

@@ -139,7 +139,8 @@ describe('within a memory budget', () => {
   });
 
   test('the guided step of the shipped models: sound slots, all operations in place', () => {
-    const [graph, outputs] = guidedStep({ batch: 10 });
+    // Without Winograd's tensors, which no recomputing makes smaller.
+    const [graph, outputs] = guidedStep({ batch: 10, target: { ...target, variants: { conv2d: 'registers' } } });
     const plain = schedule(graph, outputs);
     const made = schedule(graph, outputs, { memoryBudget: 0.92 * plain.bytes });
     checkSlots(made);
