@@ -56,13 +56,13 @@ export const spans: GroupNormWay = {
     const { sizes, grid, small } = layout(call);
     const statistics = kernelCall(spansShader, {
       bind: { x, gamma, beta, embedding: embedding?.tensor ?? null, coefficients, y: small ? y : null },
-      sizes: { ...sizes, ...embeddingSizes(call), EPS: eps },
-      switches: {
+      sizes: {
+        ...sizes,
+        ...embeddingSizes(call),
+        EPS: eps,
         EMBEDDING: embedding ? EMBEDDING_MODES[embedding.mode] : 0,
-        SILU: silu,
-        APPLY: small,
-        THREADS,
       },
+      switches: { SILU: silu, APPLY: small, THREADS },
       tiles: {},
       grid,
       cost: { flops: (small ? 3 : 1) * x.bytes, bytes: (small ? 3 : 1) * x.bytes },
