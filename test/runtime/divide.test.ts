@@ -9,6 +9,7 @@ import * as attention from '../../src/layers/attention.ts';
 import * as classifier from '../../src/layers/classifier.ts';
 import * as conv2d from '../../src/layers/conv2d.ts';
 import { add, concat, relu, repeat, scale, silu } from '../../src/layers/elementwise.ts';
+import * as groupNorm from '../../src/layers/group_norm.ts';
 import { bilinear, downsample, meanPixels, upsample, window } from '../../src/layers/resample.ts';
 import { Runtime } from '../../src/runtime/device.ts';
 import { cpuDivision, type DivisionRule, divide, GPU_DIVISION } from '../../src/runtime/divide.ts';
@@ -143,6 +144,15 @@ const CONVOLUTIONS = checkpointOf({
   'c.bias': { shape: [33], data: values(33, 6) },
 });
 
+const NORMS = checkpointOf(
+  Object.fromEntries(
+    ['a', 'b'].flatMap((name, i) => [
+      [`${name}.weight`, { shape: [192], data: values(192, 7 + i) }],
+      [`${name}.bias`, { shape: [192], data: values(192, 9 + i) }],
+    ]),
+  ),
+);
+
 const gradient = (graph: Graph, y: Activation, x: Activation): Activation =>
   graph.backward(y, graph.input('upstream', y.shape), x, add);
 
@@ -202,6 +212,22 @@ const CASES: Readonly<Record<string, (runtime: Runtime) => Case>> = {
         const qkv = graph.input('qkv', shape(2, 3 * 3 * 40, 9, 15));
         const y = attention.forward(graph, { heads: 3, width: 38 }, qkv);
         return { graph, outputs: [y, gradient(graph, y, qkv)] };
+      },
+    ]),
+  ),
+  ...Object.fromEntries(
+    (['segments', 'spans', 'workgroup'] as const).map((way) => [
+      `GroupNorm, ${way}`,
+      (runtime: Runtime): Case => {
+        const graph = new Graph({ ...runtime.target, variants: { group_norm: way } });
+        const b = { graph, weights: new Weights(runtime, NORMS.tensors) };
+        const x = graph.input('x', shape(2, 192, 9, 15));
+        // Large enough for a dispatch of its own, and small enough to be made at once.
+        const norm = (name: string, of: Activation) =>
+          groupNorm.forward(b, groupNorm.normalization(192, true), name, of);
+        const large = graph.input('large', shape(2, 192, 32, 48));
+        const [y, z] = [norm('a', x), norm('b', large)];
+        return { graph, outputs: [y, z, gradient(graph, y, x), gradient(graph, z, large)] };
       },
     ]),
   ),
