@@ -7,6 +7,10 @@
  * Kernels are transformed when parameters are packed. A call is three dispatches without a barrier: the input's transform,
  * a matrix product for each point of it, the way back with bias and residual. The tensors between them are 4 and 2.25
  * times as large as the activations.
+ *
+ * Errors, relative to float64 (L2; 64, 256 and 512 channels; the direct kernel 2.3e-7, 4.3e-7, 5.8e-7): F(2 x 2) 1.9e-7,
+ * 2.8e-7, 3.8e-7; F(4 x 4) 6.0e-7, 8.9e-7, 1.2e-6. Whole U-Nets of the recorded cases 4e-7 to 8e-7 directly, 4e-7 to 6e-7 by
+ * F(2 x 2), 1.0e-6 to 1.6e-6 by F(4 x 4), which stays within every recorded tolerance, at most at 0.75 of one.
  */
 import winogradInput2 from '../../shaders/winograd/input_2x2.wgsl';
 import winogradInput4 from '../../shaders/winograd/input_4x4.wgsl';
@@ -41,10 +45,13 @@ const WAYS: readonly Winograd[] = [
   { tile: 4, input: winogradInput4, output: winogradOutput4, additions: 228 + 170 },
 ];
 
-/** Tiles of a point, and quads of output channels, in the registers of an invocation of the products. */
+/**
+ * Tiles of a point, and quads of output channels, in the registers of an invocation of the products. Larger ones take
+ * compilers seconds and were no faster on SwiftShader.
+ */
 const REGISTERS: readonly RegisterTile[] = [
-  { run: 4, quads: 2 },
   { run: 8, quads: 1 },
+  { run: 4, quads: 2 },
   { run: 8, quads: 2 },
 ];
 
