@@ -1,9 +1,10 @@
 /** @file Every variant of convolution against the float64 reference, on maps small enough to run them all. */
 import { describe, expect, test } from 'vitest';
+import { type Evaluation, evaluate } from '../../src/cli/verify/evaluate.ts';
 import * as conv2d from '../../src/layers/conv2d.ts';
 import { DEPTH, WORKGROUP_TILES } from '../../src/layers/workgroup_tiles.ts';
 import { Graph, type Target } from '../../src/runtime/graph.ts';
-import { WeightShapes } from '../../src/runtime/weights.ts';
+import { WeightShapes, Weights } from '../../src/runtime/weights.ts';
 import { checkpointOf, expectClose, run, size, testRuntime, values } from '../device.ts';
 import * as reference from '../reference/operations.ts';
 import { anyVariant, oneOfEachWay, toleranceOf, variantsFor } from './variants.ts';
@@ -94,6 +95,49 @@ test('a gradient that another reader of the input has left is added by every var
     );
     expectClose(found['dx']!, expected, toleranceOf(name));
   }
+});
+
+describe('kernels that were stored in another format are transformed as the same values in float32 are', () => {
+  const [ins, out] = [6, 5];
+  const shape = { n: 1, h: 5, w: 5, c: ins };
+  const integers = values(out * ins * 9, 2).map((v) => Math.round(127 * v));
+  const scales = Float32Array.from({ length: out }, (_, o) => 2 ** -(o + 5));
+  const numbers = integers.map((v, i) => v * scales[Math.floor(i / (ins * 9))]!);
+  const bytesOf = (view: ArrayBufferView) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+  // Seven bits of fraction: exact in bfloat16, and in float16 too.
+  const exponent = (v: number) => Math.floor(Math.log2(Math.abs(v)));
+  const half = (v: number) =>
+    v === 0 ? 0 : ((v < 0 ? 0x8000 : 0) | ((exponent(v) + 15) << 10)) + (Math.abs(v) / 2 ** exponent(v) - 1) * 1024;
+  const stored: Readonly<Record<string, { bytes: Uint8Array; scale?: string }>> = {
+    F16: { bytes: bytesOf(Uint16Array.from(numbers, half)) },
+    BF16: { bytes: bytesOf(Uint16Array.from(new Uint32Array(numbers.buffer), (word) => word >>> 16)) },
+    I8: { bytes: bytesOf(Int8Array.from(integers)), scale: 'op.weight_scale' },
+  };
+  const plain = checkpointOf({
+    'op.weight': { shape: [out, ins, 3, 3], data: numbers },
+    'op.bias': { shape: [out], data: values(out, 3) },
+    'op.weight_scale': { shape: [out], data: scales },
+  });
+
+  test.each(['winograd 2x2', 'winograd 4x4'])('%s', async (name) => {
+    const results = async (tensors: typeof plain.tensors) => {
+      const weights = new Weights(runtime, tensors, { storage: 'f32' });
+      const build = (e: Evaluation) => {
+        const input = e.input('x', shape, values(size(shape), 1));
+        const y = conv2d.forward(e, { in: ins, out, kernel: 3, stride: 1 }, 'op', input);
+        e.output('y', y);
+        e.gradient('dx', y, values(out * 25, 4), input);
+      };
+      const found = await evaluate(runtime, weights, build, { ...target, variants: { conv2d: name } });
+      weights.dispose();
+      return found;
+    };
+    const expected = await results(plain.tensors);
+    for (const [dtype, more] of Object.entries(stored)) {
+      const tensors = new Map(plain.tensors).set('op.weight', { dtype, shape: [out, ins, 3, 3], ...more } as never);
+      expect(await results(tensors), dtype).toEqual(expected);
+    }
+  });
 });
 
 describe('which variants may be taken', () => {
