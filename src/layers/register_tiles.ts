@@ -19,8 +19,8 @@ const LOAD_COST = { cpu: 8, gpu: 4 } as const;
 
 export const loadCost = ({ adapter }: Target): number => LOAD_COST[adapter];
 
-/** Invocations that keep a large GPU busy. */
-export const GPU_LANES = 2 ** 16;
+/** Invocations that keep a GPU of middling size busy; a larger one is measured. */
+export const GPU_LANES = 2 ** 14;
 
 /** What one more dispatch costs: about 5 µs on a GPU, 20 µs on SwiftShader. */
 export const DISPATCH_COST = { cpu: 2e4, gpu: 100 * GPU_LANES } as const;

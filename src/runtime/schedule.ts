@@ -176,18 +176,37 @@ function conflicts(calls: readonly ScheduledCall[]): Map<Tensor, Set<Tensor>> {
 /** Offsets of storage bindings must be multiples of this (WebGPU's default limit). */
 const ALIGNMENT = 256;
 
+type Conflicts = ReadonlyMap<Tensor, ReadonlySet<Tensor>>;
+
+const doublings = ({ tensor }: Life): number => Math.floor(Math.log2(tensor.bytes));
+
+/** In which order tensors get their places. None is best for all plans, so all are tried. */
+const ORDERS: readonly ((a: Life, b: Life) => number)[] = [
+  (a, b) => b.tensor.bytes - a.tensor.bytes,
+  (a, b) => doublings(b) - doublings(a) || b.to - b.from - (a.to - a.from),
+  (a, b) => b.tensor.bytes * (b.to - b.from + 1) - a.tensor.bytes * (a.to - a.from + 1),
+];
+
+/** The places that take the least memory. */
+function assignPlaces(lives: readonly Life[], pairs: Conflicts) {
+  const total = ({ slots }: { slots: readonly number[] }) => slots.reduce((sum, bytes) => sum + bytes, 0);
+  return ORDERS.map((order) => placesInOrder([...lives].sort(order), pairs)).reduce((a, b) =>
+    total(b) < total(a) ? b : a,
+  );
+}
+
 /**
- * Largest tensors first, each into the tightest gap that is free for all of its life in a slot without a conflict, or
- * into a new slot of its own size (greedy by size, Pisarchyk & Lee 2020, with more than one arena).
+ * Each tensor in turn into the tightest gap that is free for all of its life in a slot without a conflict, or into a new
+ * slot of its own size (greedy by size, Pisarchyk & Lee 2020, with more than one arena).
  */
-function assignPlaces(lives: readonly Life[], pairs: ReadonlyMap<Tensor, ReadonlySet<Tensor>>) {
+function placesInOrder(lives: readonly Life[], pairs: Conflicts) {
   interface Tenant extends Life {
     readonly offset: number;
     readonly end: number;
   }
   const slots: { readonly bytes: number; readonly tenants: Tenant[] }[] = [];
   const placeOf = new Map<Tensor, Place>();
-  for (const life of [...lives].sort((a, b) => b.tensor.bytes - a.tensor.bytes)) {
+  for (const life of lives) {
     const size = Math.ceil(life.tensor.bytes / ALIGNMENT) * ALIGNMENT;
     const enemies = pairs.get(life.tensor);
     let best: { slot: number; offset: number; gap: number } | null = null;
