@@ -106,7 +106,7 @@ const pointOf = (x: number, { value, error }: Estimate): Point => ({ x, y: value
 
 /** Panels of the sweeps that the rows belong to. @param real what as many real pictures get */
 export function plot(rows: readonly Row[], real: Figures | null): string {
-  const panels: Panel[] = [];
+  const bySampler: Panel[][] = [];
   for (const sampler of ['ddim', 'ddpm'] as const) {
     const own = rows.filter(
       ({ setting }) => setting.sampler === sampler && (setting.form === 'none' || setting.form === 'sigma'),
@@ -127,7 +127,13 @@ export function plot(rows: readonly Row[], real: Figures | null): string {
     const classed = own.filter(({ setting }) => knowsClass(setting));
     const title = sampler.toUpperCase();
     const common = { xLabel: 'guidance scale', ticks };
-    panels.push(
+    bySampler.push([
+      {
+        ...common,
+        title: `${title}: Fréchet distance (lower is better)`,
+        series: lines((f) => f.frechet),
+        level: real?.frechet.value ?? null,
+      },
       {
         ...common,
         title: `${title}: kernel distance by class (lower is better)`,
@@ -140,24 +146,22 @@ export function plot(rows: readonly Row[], real: Figures | null): string {
         series: [...lines((f) => f.precision, 'precision, ', 0), ...lines((f) => f.variety, 'variety, ', 2, classed)],
         level: null,
       },
-    );
-    if (sampler === 'ddim') {
-      panels.push(
-        {
-          ...common,
-          title: `${title}: agreement with the asked class`,
-          series: lines((f) => f.agreement),
-          level: real?.agreement.value ?? null,
-        },
-        {
-          ...common,
-          title: `${title}: inception score of the judge`,
-          series: lines((f) => f.inception),
-          level: real?.inception.value ?? null,
-        },
-      );
-    }
+      {
+        ...common,
+        title: `${title}: agreement with the asked class`,
+        series: lines((f) => f.agreement),
+        level: real?.agreement.value ?? null,
+      },
+      {
+        ...common,
+        title: `${title}: inception score of the judge`,
+        series: lines((f) => f.inception),
+        level: real?.inception.value ?? null,
+      },
+    ]);
   }
+  // A measure a line, the samplers beside each other.
+  const panels = (bySampler[0] ?? []).flatMap((_, i) => bySampler.map((own) => own[i]!));
   panels.push(...formPanels(rows));
   const columns = 2;
   const height = Math.ceil(panels.length / columns) * HEIGHT;

@@ -183,8 +183,8 @@ class Precision:
 class Average:
     """Exponential moving average of the weights.
 
-    It starts short, so that the first noise is soon forgotten; from weights that are `settled`, averages themselves, it has
-    its full length at once.
+    It starts short, so that the first noise is soon forgotten; from weights that are `settled`, averages themselves,
+    it has its full length at once.
     """
 
     def __init__(self, model, decay, settled=False):
