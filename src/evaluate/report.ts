@@ -30,7 +30,7 @@ export interface ReportInputs {
 }
 
 const estimate = ({ value, error }: Estimate, digits: number, factor = 1): string => {
-  const main = (value * factor).toFixed(digits);
+  const main = (value * factor).toFixed(digits).replace(/^-(?=[0.]*$)/, '');
   return error === null ? main : `${main} ± ${(error * factor).toFixed(digits)}`;
 };
 
