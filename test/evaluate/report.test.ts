@@ -62,6 +62,8 @@ test('the sweeps name what the paper and its forms ask for, each once it is samp
   expect(keys).toContain('ddim null none 0');
   expect(keys).toContain('ddpm class sigma 16');
   expect(keys).toContain('ddpm null sample 2');
+  expect(formSweep().map(settingKey).slice(-2)).toEqual(['ddpm null adam 0.03', 'ddpm null sample 0.125']);
+  expect(formSweep().length).toBe(1 + 3 * 5 + 1);
   for (const key of keys) expect(settingKey(readSettingKey(key))).toBe(key);
 });
 
