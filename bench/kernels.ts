@@ -1,9 +1,8 @@
 /**
  * @file Kernels by family and shape, with their variants, forward and backward: built, checked, timed.
  *
- * A variant is a way the engine can be told to choose: today by the kind of adapter it chooses for. A family's case says
- * how to build the operation and what it should compute; a new kernel needs one more entry in `VARIANTS`, a new operation
- * one more family.
+ * Variants are those that the layers offer (src/runtime/variants.ts), each forced in turn. A family's case says how to build
+ * the operation and what it should compute; a new variant appears by itself, a new operation needs one more family.
  */
 import type { Checkpoint, CheckpointTensor } from '../src/checkpoints/safetensors.ts';
 import * as attention from '../src/layers/attention.ts';
@@ -13,12 +12,11 @@ import * as groupNorm from '../src/layers/group_norm.ts';
 import { upsample } from '../src/layers/resample.ts';
 import type { Runtime } from '../src/runtime/device.ts';
 import { Graph, type Target } from '../src/runtime/graph.ts';
-import { pipelineKey } from '../src/runtime/pipelines.ts';
+import { type Clock, type MeasureOptions, measure, type Timing } from '../src/runtime/measure.ts';
 import { Plan } from '../src/runtime/plan.ts';
 import { type Activation, activationBytes, quads, type Shape } from '../src/runtime/resources.ts';
 import type { Cost } from '../src/runtime/shader.ts';
 import { Weights } from '../src/runtime/weights.ts';
-import { type Clock, type MeasureOptions, measure, type Timing } from './measure.ts';
 import type { Peak } from './peak.ts';
 import {
   attentionHead,
@@ -33,29 +31,15 @@ import type { Direction, Figure, Row, Wrong } from './results.ts';
 
 export const SHIPPED_MODELS = 'Shipped models';
 
-export interface Variant {
+/** A way to compute a case, as the layers offer it. */
+interface Variant {
   readonly name: string;
+  /** Whether the engine takes it on this adapter. */
+  readonly chosen: boolean;
+  /** Where it should win. */
+  readonly note: string;
   readonly target: Target;
-  /** Why it stays in the list where it loses. */
-  readonly reason: string;
 }
-
-/** The ways in which layers choose kernels and tiles now. */
-export const VARIANTS: readonly Variant[] = [
-  { name: 'wide_tile', target: { adapter: 'cpu', slowCompiler: false }, reason: 'fewer loads: wins on CPU adapters' },
-  { name: 'narrow_tile', target: { adapter: 'gpu', slowCompiler: false }, reason: 'more invocations: wins on GPUs' },
-  { name: 'small_code', target: { adapter: 'cpu', slowCompiler: true }, reason: 'compiles fast: for Mesa’s LLVM' },
-  {
-    name: 'scores_stored',
-    target: { adapter: 'cpu', slowCompiler: false, variants: { attention: 'stepwise' } },
-    reason: 'attention with large tiles over stored scores: wins on CPU adapters from 64 tokens on',
-  },
-  {
-    name: 'scores_never',
-    target: { adapter: 'cpu', slowCompiler: false, variants: { attention: 'online' } },
-    reason: 'attention without memory for scores: for GPUs, few tokens, and where memory is short',
-  },
-];
 
 /** Errors above this are wrong, not rounding: float32 sums of some thousand terms err by about 1e-6. */
 const TOLERANCE = 2e-5;
@@ -227,7 +211,6 @@ const checkpointOf = (parameters: Parameters): Checkpoint['tensors'] =>
 /** One variant of a case on the device. */
 interface Built {
   readonly variant: Variant;
-  readonly chosen: boolean;
   readonly forward: Plan;
   readonly gradient: Plan;
   /** Dispatches of the gradient: where they begin. What comes before makes what they need. */
@@ -255,7 +238,7 @@ export async function benchCase(
   try {
     let expected: Expected | null = null;
     let dy: Float32Array | null = null;
-    for (const variant of distinctVariants(runtime, kernel, weights)) {
+    for (const variant of variantsOf(runtime, kernel, weights)) {
       options.signal?.throwIfAborted();
       const outSize = sizeOfOutput(runtime, kernel, weights);
       dy ??= numbers(outSize, 6);
@@ -292,13 +275,13 @@ export async function benchCase(
         forward: cost.forward.flops / cost.forward.bytes,
         gradient: cost.gradient.flops / cost.gradient.bytes,
       };
-      const { name, reason } = b.variant;
+      const { name, chosen, note: where } = b.variant;
       const common = { family, shape, models, memoryBound, note, intensity };
       return {
         ...common,
         variant: name,
-        chosen: b.chosen,
-        reason: b.chosen ? '' : reason,
+        chosen,
+        reason: chosen ? '' : where,
         forward: figure('forward'),
         gradient: figure('gradient'),
       };
@@ -324,30 +307,36 @@ function sizeOfOutput(runtime: Runtime, kernel: KernelCase, weights: Weights): n
   return n * c * h * w;
 }
 
-/** Variants that differ for this case; the adapter's own comes first, and takes the name of what it is. */
-function distinctVariants(runtime: Runtime, kernel: KernelCase, weights: Weights): (Variant & { chosen: boolean })[] {
-  const same = (a: Target, b: Target) => a.adapter === b.adapter && a.slowCompiler === b.slowCompiler;
-  const own = VARIANTS.find(({ target }) => same(target, runtime.target));
-  if (!own) throw new Error(`no variant stands for this adapter's choice ${JSON.stringify(runtime.target)}`);
-  const seen = new Set<string>();
-  const list: (Variant & { chosen: boolean })[] = [];
-  for (const variant of [own, ...VARIANTS.filter((v) => v !== own)]) {
-    const { graph, x, y } = graphOf(kernel, variant.target, weights);
-    graph.backward(y, graph.input('dy', y.shape), x, add);
-    const key = graph.operations
-      .flatMap((operation) => operation.lower().map((call) => `${pipelineKey(call)} ${call.grid}`))
-      .join('; ');
-    if (seen.has(key)) continue;
-    seen.add(key);
-    list.push({ ...variant, chosen: variant === own });
-  }
-  return list.length === 1 ? [{ ...list[0]!, name: 'the only one' }] : list;
+/** Of variants that differ in their tiles alone, as many as should be fastest are shown. */
+const TILES_SHOWN = 2;
+
+/** What the layers could take for a case; the adapter's own choice first. */
+function variantsOf(runtime: Runtime, kernel: KernelCase, weights: Weights): Variant[] {
+  const { target } = runtime;
+  const { choice } = graphOf(kernel, target, weights).graph.operations.find((o) => o.choice) ?? {};
+  if (!choice) return [{ name: 'the only one', chosen: true, note: '', target }];
+  const chosen = choice.chosen().name;
+  const shown = new Map<string, number>();
+  const list = choice.candidates().filter(({ name }) => {
+    const way = name.split(' ')[0]!;
+    const before = shown.get(way) ?? 0;
+    if (name !== chosen) shown.set(way, before + 1);
+    return name === chosen || before < TILES_SHOWN;
+  });
+  return list
+    .sort((a, b) => Number(b.name === chosen) - Number(a.name === chosen))
+    .map(({ name, note }) => ({
+      name,
+      note,
+      chosen: name === chosen,
+      target: { ...target, variants: { ...target.variants, [choice.kind]: name } },
+    }));
 }
 
 async function build(
   runtime: Runtime,
   kernel: KernelCase,
-  variant: Variant & { chosen: boolean },
+  variant: Variant,
   weights: Weights,
   x: Float32Array,
   dy: Float32Array,
@@ -377,7 +366,7 @@ async function build(
       forward: relativeError(await forward.read(one.y), expected.forward),
       gradient: relativeError(await gradient.read(dx), expected.gradient),
     };
-    return { variant, chosen: variant.chosen, forward, gradient, from: Math.max(0, from), errors, dispose };
+    return { variant, forward, gradient, from: Math.max(0, from), errors, dispose };
   } catch (error) {
     dispose();
     throw error;

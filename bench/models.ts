@@ -11,9 +11,9 @@ import { add } from '../src/layers/elementwise.ts';
 import * as unetLayers from '../src/layers/unet.ts';
 import type { Runtime } from '../src/runtime/device.ts';
 import { Graph } from '../src/runtime/graph.ts';
+import { type Clock, type MeasureOptions, measure, summary } from '../src/runtime/measure.ts';
 import { Plan } from '../src/runtime/plan.ts';
 import type { Shape, Tensor } from '../src/runtime/resources.ts';
-import { type Clock, type MeasureOptions, measure, summary } from './measure.ts';
 import type { Peak } from './peak.ts';
 import type { LayerKind, LayerTime, ModelResult } from './results.ts';
 
@@ -123,6 +123,10 @@ export async function benchModel(
   try {
     await plan.run(signal); // with whatever the driver compiles late
     await runtime.pacer.idle();
+    const before = runtime.pacer.submits;
+    await plan.run(signal);
+    await runtime.pacer.idle();
+    const submits = runtime.pacer.submits - before;
     const runs: number[] = [];
     const { calls, bytes } = plan.schedule;
     const cost = calls.reduce((sum, c) => ({ flops: sum.flops + c.cost.flops, bytes: sum.bytes + c.cost.bytes }), {
@@ -154,6 +158,7 @@ export async function benchModel(
       ms,
       spread,
       dispatches: calls.length,
+      submits,
       bytes: cost.bytes,
       flops: cost.flops,
       peakBytes: bytes + weightBytes,

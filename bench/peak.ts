@@ -3,7 +3,7 @@
  * Everything else is reported as a share of it.
  */
 import type { Runtime } from '../src/runtime/device.ts';
-import { type Clock, type MeasureOptions, measure, type Task } from './measure.ts';
+import { type Clock, type MeasureOptions, measure, type Task } from '../src/runtime/measure.ts';
 
 export interface Peak {
   /** Operations a second, two for a multiply-add. */

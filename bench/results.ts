@@ -1,6 +1,6 @@
 /** @file What a benchmark finds, as it is kept in a file and shown in a table. Pure. */
 import type { AdapterDescription } from '../src/runtime/device.ts';
-import type { ClockKind, Timing } from './measure.ts';
+import type { ClockKind, Timing } from '../src/runtime/measure.ts';
 import type { Peak } from './peak.ts';
 
 export type Direction = 'forward' | 'gradient';
@@ -59,6 +59,8 @@ export interface ModelResult {
   readonly ms: number;
   readonly spread: number;
   readonly dispatches: number;
+  /** Of a run, cut into slices where the adapter is slow. */
+  readonly submits: number;
   /** Storage traffic by the cost model. */
   readonly bytes: number;
   readonly flops: number;

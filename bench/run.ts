@@ -2,8 +2,8 @@
  * @file A benchmark from beginning to end, as a stream of results: the page and the command line show them as they come.
  */
 import type { Runtime } from '../src/runtime/device.ts';
+import { Clock } from '../src/runtime/measure.ts';
 import { benchCase, type KernelCase, kernelCases } from './kernels.ts';
-import { Clock } from './measure.ts';
 import { benchModel, MODEL_CASES, type ModelPair } from './models.ts';
 import { measurePeak, type Peak } from './peak.ts';
 import type { BenchResult, ModelResult, Row } from './results.ts';

@@ -51,8 +51,8 @@ export function rowLines(rows: readonly Row[], newFamily: boolean): string[] {
     ? [
         '',
         `${first.family} (share of ${first.memoryBound ? 'copy bandwidth' : 'FMA peak'})`,
-        `  ${'variant'.padEnd(14)} ${'forward'.padEnd(titles.length)}   input gradient`,
-        `  ${''.padEnd(14)} ${titles}   ${titles}`,
+        `  ${'variant'.padEnd(18)} ${'forward'.padEnd(titles.length)}   input gradient`,
+        `  ${''.padEnd(18)} ${titles}   ${titles}`,
       ]
     : [];
   return [
@@ -60,14 +60,14 @@ export function rowLines(rows: readonly Row[], newFamily: boolean): string[] {
     ` ${first.shape}   ${first.models}, ${first.note}`,
     ...rows.map((row) => {
       const mark = row.chosen ? '*' : ' ';
-      return ` ${mark}${row.variant.padEnd(14)} ${half(row, 'forward')}   ${half(row, 'gradient')}   ${row.reason}`.trimEnd();
+      return ` ${mark}${row.variant.padEnd(18)} ${half(row, 'forward')}   ${half(row, 'gradient')}   ${row.reason}`.trimEnd();
     }),
   ];
 }
 
 /** A model, and its time by kind of kernel. */
 export function modelLines(model: ModelResult): string[] {
-  const { name, note, batch, ms, spread, dispatches, bytes, peakBytes, share, layers } = model;
+  const { name, note, batch, ms, spread, dispatches, submits, bytes, peakBytes, share, layers } = model;
   const kinds = new Map<string, number>();
   for (const layer of layers) kinds.set(layer.kind, (kinds.get(layer.kind) ?? 0) + layer.ms);
   const sum = layers.reduce((total, layer) => total + layer.ms, 0);
@@ -75,7 +75,7 @@ export function modelLines(model: ModelResult): string[] {
   const slowest = [...layers].sort((a, b) => b.ms - a.ms).slice(0, 3);
   return [
     '',
-    `${name}, ${note}; ${batch} images: ${time(ms)} ± ${percent(spread)}, ${dispatches} dispatches, ${(bytes / 1e6).toFixed(0)} MB moved, ${(peakBytes / 1e6).toFixed(1)} MB at most, ${percent(share)} of peak`,
+    `${name}, ${note}; ${batch} images: ${time(ms)} ± ${percent(spread)}, ${dispatches} dispatches in ${submits} ${submits === 1 ? 'submit' : 'submits'}, ${(bytes / 1e6).toFixed(0)} MB moved, ${(peakBytes / 1e6).toFixed(1)} MB at most, ${percent(share)} of peak`,
     `  layers alone ${time(sum)}: ${parts.join(', ')}`,
     ...slowest.map((layer) => `  ${time(layer.ms).padStart(9)}  ${layer.name}`),
   ];

@@ -9,7 +9,7 @@ import type { Shape } from '../src/runtime/resources.ts';
 /** A runtime for one test file, on the adapter that PILOTWAVE_ADAPTER names. */
 export async function testRuntime(): Promise<Runtime> {
   const { device } = await requestNodeDevice(process.env['PILOTWAVE_ADAPTER'] ?? 'auto');
-  const runtime = new Runtime(device);
+  const runtime = new Runtime(device, { tuning: 'off' });
   const errors: string[] = [];
   device.addEventListener('uncapturederror', (event) => errors.push((event as GPUUncapturedErrorEvent).error.message));
   afterAll(() => {

@@ -60,7 +60,7 @@ export function drawModels(
 }
 
 function bar(model: ModelResult, longest: number): HTMLElement {
-  const { name, note, ms, spread, layers, dispatches, peakBytes, share } = model;
+  const { name, note, ms, spread, layers, dispatches, submits, peakBytes, share } = model;
   const sum = layers.reduce((total, layer) => total + layer.ms, 0);
   const segments = layers.map((layer, i) => {
     const part = layer.ms / sum;
@@ -101,6 +101,7 @@ function bar(model: ModelResult, longest: number): HTMLElement {
       'dl',
       {},
       fact('dispatches', String(dispatches)),
+      fact('submits', String(submits)),
       fact('moved', bytes(model.bytes)),
       fact('peak memory', bytes(peakBytes)),
       fact('of peak', `${Math.round(100 * share)} %`),

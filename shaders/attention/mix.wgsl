@@ -25,13 +25,14 @@ override Y_TOKENS: u32;
 override Y_TOKEN: u32;
 override Y_HEAD: u32;
 override DIVIDE: u32;
+override THREADS: u32 = 64u;
 
 @group(0) @binding(0) var<storage, read> scores: array<vec4f>;
 @group(0) @binding(1) var<storage, read> b: array<vec4f>;
 @group(0) @binding(2) var<storage, read> total: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let parts = (HEAD_QUADS + QUADS - 1u) / QUADS;
   let first_query = id.x / parts * RUN;

@@ -32,13 +32,14 @@ override B_TOKEN: u32;
 override B_HEAD: u32;
 override SCALE: f32;
 override MODE: u32 = 0u;
+override THREADS: u32 = 64u;
 
 @group(0) @binding(0) var<storage, read> a: array<vec4f>;
 @group(0) @binding(1) var<storage, read> b: array<vec4f>;
 @group(0) @binding(2) var<storage, read> rows: array<f32>; // lse or delta
 @group(0) @binding(3) var<storage, read_write> scores: array<vec4f>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3u) {
   let key_tiles = (KEY_QUADS + KEYS - 1u) / KEYS;
   let first_query = id.x / key_tiles * RUN;

@@ -7,14 +7,15 @@
 
 override ROWS: u32;
 override KEY_QUADS: u32;
+override THREADS: u32 = 64u;
 
 @group(0) @binding(0) var<storage, read_write> scores: array<vec4f>;
 @group(0) @binding(1) var<storage, read_write> lse: array<f32>;
 @group(0) @binding(2) var<storage, read_write> total: array<f32>;
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let row = id.x + id.y * groups.x * 64u;
+  let row = id.x + id.y * groups.x * THREADS;
   if (row >= ROWS) {
     return;
   }

@@ -8,6 +8,8 @@
 //
 // One invocation makes PIXELS neighbours of a row times QUADS channel quads in registers, without a barrier: id.x counts
 // pixel tiles, id.y quad tiles. A line of input is loaded once and serves all KERNEL horizontal taps.
+// X_SHIFT is 1 where x is stored at half the size and stands for its nearest-neighbour enlargement, else 0; RESIDUAL_SHIFT
+// the same for the residual. So an enlarged picture is never made.
 // BIAS and RESIDUAL are 1 or 0. They are sizes, not switches: a branch outside the loops costs nothing, a pipeline does.
 // Host checks: OUT_ROWS = N * OUT_HEIGHT, OUT_HEIGHT = (HEIGHT - 1) / STRIDE + 1, the same for the width.
 // Saved for the backward pass: nothing. Input gradient: at stride 1 this very kernel, on transposed weights with the taps
@@ -29,6 +31,8 @@ override OUT_WIDTH: u32;
 override OUT_QUADS: u32;
 override BIAS: u32;
 override RESIDUAL: u32;
+override X_SHIFT: u32;
+override RESIDUAL_SHIFT: u32;
 override THREADS_X: u32 = 8u;
 override THREADS_Y: u32 = 8u;
 
@@ -47,7 +51,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     return;
   }
   let ox = id.x % tiles * PIXELS;
-  let image_row = row / OUT_HEIGHT * HEIGHT;
+  let image = row / OUT_HEIGHT;
   let iy_first = i32(row % OUT_HEIGHT * STRIDE) - i32(PAD);
   let ix_first = i32(ox * STRIDE) - i32(PAD);
   let last_column = i32(WIDTH) - 1;
@@ -71,12 +75,12 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     if (iy < 0 || iy >= i32(HEIGHT)) {
       continue;
     }
-    let line_start = (image_row + u32(iy)) * WIDTH;
+    let line_start = (image * (HEIGHT >> X_SHIFT) + (u32(iy) >> X_SHIFT)) * (WIDTH >> X_SHIFT);
     for (var c = 0u; c < IN_QUADS; c++) {
       var line: array<vec4f, LINE>;
       for (var i = 0u; i < LINE; i++) {
         let ix = ix_first + i32(i);
-        let value = x[(line_start + u32(clamp(ix, 0, last_column))) * IN_QUADS + c];
+        let value = x[(line_start + (u32(clamp(ix, 0, last_column)) >> X_SHIFT)) * IN_QUADS + c];
         line[i] = select(vec4f(), value, ix >= 0 && ix <= last_column);
       }
       let tap = ky * KERNEL * IN_QUADS + c;
@@ -91,15 +95,16 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
   }
 
+  let residual_row = image * (OUT_HEIGHT >> RESIDUAL_SHIFT) + ((row % OUT_HEIGHT) >> RESIDUAL_SHIFT);
   for (var q = 0u; q < QUADS; q++) {
     for (var p = 0u; p < PIXELS; p++) {
       if (first_quad + q < OUT_QUADS && ox + p < OUT_WIDTH) {
-        let at = (row * OUT_WIDTH + ox + p) * OUT_QUADS + first_quad + q;
+        var result = sums[q * PIXELS + p];
         if (RESIDUAL == 1u) {
-          y[at] = sums[q * PIXELS + p] + residual[at];
-        } else {
-          y[at] = sums[q * PIXELS + p];
+          let pixel = residual_row * (OUT_WIDTH >> RESIDUAL_SHIFT) + ((ox + p) >> RESIDUAL_SHIFT);
+          result += residual[pixel * OUT_QUADS + first_quad + q];
         }
+        y[(row * OUT_WIDTH + ox + p) * OUT_QUADS + first_quad + q] = result;
       }
     }
   }

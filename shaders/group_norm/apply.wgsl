@@ -1,4 +1,4 @@
-// GroupNorm, third of three: the affine map of each channel, and optionally SiLU.
+// GroupNorm, last step: the affine map of each channel, and optionally SiLU.
 //
 //   z = (x - center) * factor + offset        y = z, or z * sigmoid(z) with SILU
 //

@@ -1,4 +1,4 @@
-// GroupNorm, second of three: from the moments of channels and segments to one affine map a channel.
+// GroupNorm by segments, second of three: from the moments of channels and segments to one affine map a channel.
 //
 //   mean, variance over the group     rstd = 1 / sqrt(variance + EPS)
 //   plain        y = (x - mean) * rstd * gamma + beta

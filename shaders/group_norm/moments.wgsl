@@ -1,9 +1,10 @@
-// GroupNorm, first of three: mean and sum of squared deviations of each channel over each segment of an image's pixels.
+// GroupNorm by segments, first of three: mean and sum of squared deviations of each channel over each segment of an image's pixels.
 //
 //   m = mean of x over the segment's pixels        s = sum of (x - m)^2
 //
 // A segment is BLOCKS blocks of RUN pixels. Within a block both sums are taken from registers in two passes; blocks are
-// joined by Chan's formula. So no difference of large squares ever occurs, and no invocation waits for another.
+// joined by Chan's formula, pixels behind the last whole block by Welford's, which is the same for one pixel. So no
+// difference of large squares ever occurs, and no invocation waits for another.
 //
 // x [N, PIXELS, CHANNEL_QUADS] of vec4f; moments [N, SEGMENTS, 2, CHANNEL_QUADS]: m, then s. One invocation a quad and a segment.
 // Host checks: SEGMENTS * BLOCKS * RUN >= PIXELS, no segment is empty.
@@ -33,24 +34,30 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
 
   var mean = vec4f();
   var squares = vec4f();
-  for (var start = first; start < end; start += RUN) {
-    let count = f32(min(RUN, end - start));
+  var pixel = first;
+  for (; pixel + RUN <= end; pixel += RUN) {
     var values: array<vec4f, RUN>;
     var sum = vec4f();
     for (var p = 0u; p < RUN; p++) {
-      values[p] = x[(image * PIXELS + min(start + p, end - 1u)) * CHANNEL_QUADS + quad];
-      sum += select(vec4f(), values[p], start + p < end);
+      values[p] = x[(image * PIXELS + pixel + p) * CHANNEL_QUADS + quad];
+      sum += values[p];
     }
-    let block_mean = sum / count;
-    var block_squares = vec4f();
+    let block_mean = sum / f32(RUN);
     for (var p = 0u; p < RUN; p++) {
       let deviation = values[p] - block_mean;
-      block_squares += select(vec4f(), deviation * deviation, start + p < end);
+      squares += deviation * deviation;
     }
-    let before = f32(start - first);
+    let before = f32(pixel - first);
     let delta = block_mean - mean;
-    mean += delta * (count / (before + count));
-    squares += block_squares + delta * delta * (before * count / (before + count));
+    let share = f32(RUN) / (before + f32(RUN));
+    mean += delta * share;
+    squares += delta * delta * (before * share);
+  }
+  for (; pixel < end; pixel++) {
+    let value = x[(image * PIXELS + pixel) * CHANNEL_QUADS + quad];
+    let delta = value - mean;
+    mean += delta / f32(pixel - first + 1u);
+    squares += delta * (value - mean);
   }
   let at = (image * SEGMENTS + segment) * 2u * CHANNEL_QUADS + quad;
   moments[at] = mean;

@@ -5,6 +5,7 @@ import { families, kernelCases } from '../../bench/kernels.ts';
 import { Collected, MODELS_FAMILY, runBench } from '../../bench/run.ts';
 import { modelLines, peakLines, rowLines } from '../../bench/tables.ts';
 import { requestNodeDevice } from '../node/device.ts';
+import { fileStore } from '../node/tuning_store.ts';
 import { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
 import { ADAPTER_OPTION, numberOption, type OptionTable, readArguments } from './arguments.ts';
@@ -50,7 +51,7 @@ export async function bench(argv: readonly string[]): Promise<number> {
 
   const found = await requestNodeDevice(options.adapter);
   console.error(describeAdapterLine(found));
-  const runtime = new Runtime(found.device);
+  const runtime = new Runtime(found.device, { tuning: { store: fileStore() } });
   const unet = await readModel(runtime, shippedWeights('fashion-mnist-unet.safetensors'));
   const classifier = await readModel(runtime, shippedWeights('fashion-mnist-classifier.safetensors'));
   if (!unet.isUNet() || !classifier.isClassifier())

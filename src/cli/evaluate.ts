@@ -27,6 +27,7 @@ import {
 } from '../evaluate/settings.ts';
 import { rows, vectors } from '../evaluate/vectors.ts';
 import { requestNodeDevice } from '../node/device.ts';
+import { fileStore } from '../node/tuning_store.ts';
 import { Runtime } from '../runtime/device.ts';
 import { CheckpointError, OptionError } from '../runtime/errors.ts';
 import { ADAPTER_OPTION, numberOption, type OptionTable, readArguments } from './arguments.ts';
@@ -117,7 +118,7 @@ async function measure(run: Run, missing: readonly { readonly setting: Setting; 
   const { options, record, pictures, minutes } = run;
   const found = await requestNodeDevice(options.adapter);
   console.error(describeAdapterLine(found));
-  const runtime = new Runtime(found.device);
+  const runtime = new Runtime(found.device, { tuning: { store: fileStore() } });
   const { unet, classifier, judge, labels } = loadModels(runtime, run.files, pictures);
   const extractor = await FeatureExtractor.create(runtime, judge, Math.min(pictures, 50));
   record.adapters.add(found.adapter.name);

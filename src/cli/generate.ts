@@ -6,6 +6,7 @@ import { toNumbers, writeSafetensors } from '../checkpoints/safetensors.ts';
 import { classifierFreeGuidance, classifierGuidance, type Guidance, noGuidance } from '../diffusion/guidance.ts';
 import { type SampleOptions, type SampleResult, sample } from '../diffusion/sample.ts';
 import { requestNodeDevice } from '../node/device.ts';
+import { fileStore } from '../node/tuning_store.ts';
 import { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
 import { readArguments } from './arguments.ts';
@@ -36,7 +37,7 @@ export async function generate(argv: readonly string[]): Promise<number> {
   const started = performance.now();
   const found = await requestNodeDevice(options.adapter);
   console.error(describeAdapterLine(found));
-  const runtime = new Runtime(found.device);
+  const runtime = new Runtime(found.device, { tuning: { store: fileStore() } });
   const unet = await ownModel(runtime, options.model, 'fashion-mnist-unet.safetensors', options.flags);
   const upsampler = options.upsampler === undefined ? null : await readUpsampler(runtime, options, unet);
   const guidance = await readGuidance(runtime, options, settings);

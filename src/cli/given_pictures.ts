@@ -5,6 +5,7 @@ import { Denoiser } from '../diffusion/denoiser.ts';
 import { noGuidance } from '../diffusion/guidance.ts';
 import { batchSize } from '../diffusion/sample.ts';
 import { requestNodeDevice } from '../node/device.ts';
+import { fileStore } from '../node/tuning_store.ts';
 import { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
 import { ADAPTER_OPTION, numberOption, type OptionTable } from './arguments.ts';
@@ -60,7 +61,7 @@ export async function openPictures(positionals: readonly string[], command: stri
   const steps = options.steps === undefined ? null : numberOption('steps', options.steps, { min: 1, whole: true });
   const found = await requestNodeDevice(options.adapter);
   console.error(describeAdapterLine(found));
-  const runtime = new Runtime(found.device);
+  const runtime = new Runtime(found.device, { tuning: { store: fileStore() } });
   const modelPath = options.model ?? shippedWeights('fashion-mnist-unet.safetensors');
   const unet = await readModel(runtime, modelPath, options.model === undefined ? undefined : options.flags);
   const guidance = noGuidance({ conditional: options.conditional });

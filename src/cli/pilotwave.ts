@@ -11,6 +11,7 @@ import { generate, generateHelp } from './generate.ts';
 import { inspect, inspectHelp } from './inspect.ts';
 import { invert, invertHelp } from './invert.ts';
 import { likelihood, likelihoodHelp } from './likelihood.ts';
+import { tune, tuneHelp } from './tune.ts';
 import { verify, verifyHelp } from './verify/verify.ts';
 
 interface Command {
@@ -25,6 +26,7 @@ const COMMANDS: Readonly<Record<string, Command>> = {
   invert: { help: invertHelp, run: invert },
   inspect: { help: inspectHelp, run: inspect },
   bench: { help: benchHelp, run: bench },
+  tune: { help: tuneHelp, run: tune },
   convert: { help: convertHelp, run: convert },
   evaluate: { help: evaluateHelp, run: evaluate },
   verify: { help: verifyHelp, run: verify },

@@ -8,10 +8,12 @@
  * Saved for the backward pass: the input, the output and the log-sum-exp of each row. There are two ways to the same
  * result: attention_online.ts never stores a score, attention_stepwise.ts stores them and runs large tiles over them.
  */
-import type { Graph, Variants } from '../runtime/graph.ts';
-import { type Activation, quads, type Tensor } from '../runtime/resources.ts';
+import type { Graph } from '../runtime/graph.ts';
+import { type Activation, quads } from '../runtime/resources.ts';
 import type { Cost, KernelCall } from '../runtime/shader.ts';
+import { type Family, variantsOf } from '../runtime/variants.ts';
 import type { ChannelMap } from '../runtime/weights.ts';
+import type { AttentionCall, AttentionGradientCall, AttentionWay } from './attention_call.ts';
 import { online } from './attention_online.ts';
 import { stepwise } from './attention_stepwise.ts';
 
@@ -48,49 +50,29 @@ export function channelMaps(
   return { qkv, out: padded === width ? null : out };
 }
 
-/** One attention in a graph: its sizes, and the tensors that all ways read and write. */
-export interface AttentionCall {
-  readonly images: number;
-  readonly tokens: number;
-  /** How many tokens, from the first on, are answered. */
-  readonly queries: number;
-  readonly heads: number;
-  readonly headQuads: number;
-  /** 1 / sqrt(width). */
-  readonly scale: number;
-  readonly qkv: Activation;
-  readonly out: Activation;
-  /** [N, heads, queries] of f32. */
-  readonly lse: Tensor;
-}
+const WAYS: readonly AttentionWay[] = [online, stepwise];
 
-/** A way to compute it: the dispatches forward, and those of the gradient. */
-export interface AttentionWay {
-  /** Bytes it takes beside its inputs and outputs. */
-  scratchBytes(call: AttentionCall): number;
-  forward(graph: Graph, call: AttentionCall): readonly KernelCall[];
-  backward(graph: Graph, call: AttentionCall, dOut: Activation, dQkv: Activation): readonly KernelCall[];
-}
+const familyOf = <Call extends AttentionCall>(
+  form: string,
+  lower: (way: AttentionWay, graph: Graph, call: Call) => readonly KernelCall[],
+): Family<Call> => ({
+  kind: 'attention',
+  variants: WAYS.map((way) => ({
+    name: way.name,
+    accuracy: 'float32',
+    note: way.note,
+    fits: (_target, call) => way.fits(call),
+    cost: (target, call) => way.cost(target, call),
+    lower: (graph, call) => lower(way, graph, call),
+  })),
+  shape: ({ images, heads, queries, tokens, headQuads }) => ({
+    form,
+    sizes: [images * heads, queries, tokens, headQuads * 4],
+  }),
+});
 
-const WAYS: Readonly<Record<NonNullable<Variants['attention']>, AttentionWay>> = { online, stepwise };
-
-/** Scores larger than this are not stored. */
-const MAX_SCRATCH_BYTES = 64 * 2 ** 20;
-
-/** Below so many tokens one dispatch is worth more than large tiles. */
-const FEW_TOKENS = 64;
-
-/** On a CPU loads are dear and memory is there; on a GPU it is the other way round. */
-function wayFor({ target }: Graph, call: AttentionCall): AttentionWay {
-  const forced = target.variants?.attention;
-  if (forced !== undefined) return WAYS[forced];
-  const pays = target.adapter === 'cpu' && call.queries > 1 && call.tokens >= FEW_TOKENS;
-  return pays && stepwise.scratchBytes(call) <= MAX_SCRATCH_BYTES ? stepwise : online;
-}
-
-/** Floating-point operations of one product of the scores' size. */
-export const productFlops = ({ images, heads, queries, tokens, headQuads }: AttentionCall): number =>
-  2 * images * heads * queries * tokens * headQuads * 4;
+const FORWARD = familyOf<AttentionCall>('forward', (way, graph, call) => way.forward(graph, call));
+const GRADIENT = familyOf<AttentionGradientCall>('gradient', (way, graph, call) => way.backward(graph, call));
 
 /**
  * @param qkv [N, T] tokens (h * w of them) of heads * 3 * padded width channels
@@ -115,19 +97,18 @@ export function forward(
   const lse = graph.array('attention lse', n * heads * queries);
   const scale = 1 / Math.sqrt(width);
   const call: AttentionCall = { images: n, tokens, queries, heads, headQuads, scale, qkv, out, lse };
-  const way = wayFor(graph, call);
   graph.append({
     name: 'attention',
     inputs: [qkv],
     outputs: [out, lse],
-    lower: () => way.forward(graph, call),
+    ...variantsOf(graph, FORWARD, call),
     adjoint: ({ outputs: [dOut] }) => {
       const dQkv = graph.activation('attention gradient', qkv.shape);
       graph.append({
         name: 'attention gradient',
         inputs: [qkv, out, lse, dOut!],
         outputs: [dQkv],
-        lower: () => way.backward(graph, call, dOut!, dQkv),
+        ...variantsOf(graph, GRADIENT, { ...call, dOut: dOut!, dQkv }),
       });
       return [dQkv];
     },

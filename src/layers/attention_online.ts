@@ -8,7 +8,7 @@ import backwardQuery from '../../shaders/attention/backward_query.wgsl';
 import attentionForward from '../../shaders/attention/forward.wgsl';
 import type { Graph } from '../runtime/graph.ts';
 import { kernelCall } from '../runtime/shader.ts';
-import { type AttentionCall, type AttentionWay, productFlops } from './attention.ts';
+import { type AttentionCall, type AttentionWay, productFlops } from './attention_call.ts';
 
 function layout({ target }: Graph, { images, tokens, queries, heads, headQuads, scale }: AttentionCall) {
   const QUADS = tileQuads(headQuads);
@@ -38,7 +38,10 @@ function tileQuads(headQuads: number): number {
 }
 
 export const online: AttentionWay = {
-  scratchBytes: () => 0,
+  name: 'online',
+  note: 'no memory for scores: for GPUs, few tokens, and where memory is short',
+  fits: () => true,
+  cost: () => 1,
 
   forward(graph, call) {
     const { qkv, out, lse, queries } = call;
@@ -54,7 +57,8 @@ export const online: AttentionWay = {
     ];
   },
 
-  backward(graph, call, dOut, dQkv) {
+  backward(graph, call) {
+    const { dOut, dQkv } = call;
     const { qkv, out, lse, tokens, images, heads, queries } = call;
     const { sizes, run, across, QUADS, grid } = layout(graph, call);
     const delta = graph.array('attention delta', images * heads * queries);

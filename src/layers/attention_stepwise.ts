@@ -12,7 +12,7 @@ import softmaxShader from '../../shaders/attention/softmax.wgsl';
 import type { Graph } from '../runtime/graph.ts';
 import { type Activation, quads, type Tensor } from '../runtime/resources.ts';
 import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
-import { type AttentionCall, type AttentionWay, productFlops } from './attention.ts';
+import { type AttentionCall, type AttentionWay, productFlops } from './attention_call.ts';
 
 /** Rows of tokens in a tensor: which one, and where a head's quads of a token begin. */
 interface Rows {
@@ -56,6 +56,15 @@ const tilesFor = ({ target }: Graph, headQuads: number) => ({
   quads: Math.min(target.slowCompiler ? 2 : 4, headQuads),
 });
 
+/** Invocations of a workgroup: with large tiles there are so few that one of 64 would leave a CPU's cores idle. */
+const THREADS = 8;
+
+/** Scores larger than this are not stored. */
+const MAX_SCORE_BYTES = 64 * 2 ** 20;
+
+/** Below so many tokens one dispatch is worth more than large tiles. */
+const FEW_TOKENS = 64;
+
 /** MODE of shaders/attention/scores.wgsl. */
 const MODES = { scores: 0, weights: 1, gradient: 2 } as const;
 
@@ -83,9 +92,9 @@ function products(
       B_HEAD: b.head,
       SCALE: call.scale,
     },
-    switches: { MODE: MODES[mode] },
+    switches: { MODE: MODES[mode], THREADS },
     tiles: { RUN: run, KEYS: keys },
-    grid: [Math.ceil(tiles / 64), call.images * call.heads, 1],
+    grid: [Math.ceil(tiles / THREADS), call.images * call.heads, 1],
     cost: { flops: productFlops(call), bytes: a.tensor.bytes + b.tensor.bytes + scoreBytes(call) },
   });
 }
@@ -106,8 +115,9 @@ function mix(graph: Graph, call: AttentionCall, scores: Tensor, b: Rows, total: 
       Y_HEAD: y.head,
       DIVIDE: Number(total !== null),
     },
+    switches: { THREADS },
     tiles: { RUN: run, QUADS: own },
-    grid: [Math.ceil(tiles / 64), call.images * call.heads, 1],
+    grid: [Math.ceil(tiles / THREADS), call.images * call.heads, 1],
     cost: { flops: productFlops(call), bytes: b.tensor.bytes + y.tensor.bytes + scoreBytes(call) },
   });
 }
@@ -127,14 +137,20 @@ function mixTransposed(graph: Graph, call: AttentionCall, scores: Tensor, a: Row
       Y_TOKEN: y.token,
       Y_HEAD: y.head,
     },
+    switches: { THREADS },
     tiles: { KEYS: keys, QUADS: own },
-    grid: [Math.ceil(tiles / 64), call.images * call.heads, 1],
+    grid: [Math.ceil(tiles / THREADS), call.images * call.heads, 1],
     cost: { flops: productFlops(call), bytes: a.tensor.bytes + y.tensor.bytes + scoreBytes(call) },
   });
 }
 
 export const stepwise: AttentionWay = {
-  scratchBytes: scoreBytes,
+  name: 'stepwise',
+  note: 'large tiles over stored scores: for CPU adapters from 64 tokens on',
+  fits: (call) => scoreBytes(call) <= MAX_SCORE_BYTES,
+
+  // On a CPU loads are dear and memory is there; on a GPU it is the other way round.
+  cost: ({ adapter }, { queries, tokens }) => (adapter === 'cpu' && queries > 1 && tokens >= FEW_TOKENS ? 0.5 : 2),
 
   forward(graph, call) {
     const { qkv, out, lse, images, heads, queries } = call;
@@ -146,14 +162,16 @@ export const stepwise: AttentionWay = {
       kernelCall(softmaxShader, {
         bind: { scores, lse, total },
         sizes: { ROWS: rows, KEY_QUADS: quads(call.tokens) },
-        grid: lineGrid(rows, 64),
+        switches: { THREADS },
+        grid: lineGrid(rows, THREADS),
         cost: { flops: 4 * (scoreBytes(call) / 4), bytes: 3 * scoreBytes(call) },
       }),
       mix(graph, call, scores, part(call, qkv, 2), total, answers(call, out)),
     ];
   },
 
-  backward(graph, call, dOut, dQkv) {
+  backward(graph, call) {
+    const { dOut, dQkv } = call;
     const { qkv, out, lse, images, heads, queries, headQuads } = call;
     const weights = scoresTensor(graph, call, 'attention weights');
     const delta = graph.array('attention delta', images * heads * queries);

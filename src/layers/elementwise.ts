@@ -158,7 +158,11 @@ export function concatPadded(graph: Graph, parts: readonly Activation[]): Concat
     name: 'concat',
     inputs: parts,
     outputs: [y],
-    lower: () => parts.map((part, i) => copy(part, 0, y, offsets[i]!, quads(part.shape.c))),
+    // Two parts a dispatch.
+    lower: () =>
+      parts.flatMap((part, i) =>
+        i % 2 === 0 ? [copy(part, 0, y, offsets[i]!, quads(part.shape.c), parts[i + 1] ?? null)] : [],
+      ),
     adjoint: ({ outputs: [dy], needs }) =>
       parts.map((part, i) => {
         if (!needs[i]) return null;
@@ -175,14 +179,30 @@ export function concatPadded(graph: Graph, parts: readonly Activation[]): Concat
   return { tensor: y, map: padded ? Int32Array.from(map) : null };
 }
 
-/** Copies `count` quads of every pixel. */
-function copy(x: Activation, from: number, y: Activation, to: number, count: number): KernelCall {
+/** Copies `count` quads of every pixel, and after them all of `more`. */
+function copy(
+  x: Activation,
+  from: number,
+  y: Activation,
+  to: number,
+  count: number,
+  more: Activation | null = null,
+): KernelCall {
   const rows = pixels(x.shape);
+  const moreQuads = more ? quads(more.shape.c) : 0;
   return kernelCall(copyChannels, {
-    bind: { x, y },
-    sizes: { ROWS: rows, COUNT: count, X_QUADS: quads(x.shape.c), Y_QUADS: quads(y.shape.c), FROM: from, TO: to },
-    grid: lineGrid(rows * count, 64),
-    cost: { flops: 0, bytes: rows * count * 32 },
+    bind: { x, more, y },
+    sizes: {
+      ROWS: rows,
+      COUNT: count,
+      MORE: moreQuads,
+      X_QUADS: quads(x.shape.c),
+      Y_QUADS: quads(y.shape.c),
+      FROM: from,
+      TO: to,
+    },
+    grid: lineGrid(rows * (count + moreQuads), 64),
+    cost: { flops: 0, bytes: rows * (count + moreQuads) * 32 },
   });
 }
 

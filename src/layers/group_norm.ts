@@ -5,20 +5,22 @@
  *   scale-shift  y = ((x - mean) * rstd * gamma + beta) * (1 + scale) + shift
  *   add          y = plain of (x + e)
  *
- * Three kernels: moments of channels, one affine map a channel, apply. Saved for the backward pass: x, the moments and
- * the maps. The gradient is again two sums a channel, a combination a group, apply.
+ * Saved for the backward pass: x and one affine map a channel. There are two ways to the same result:
+ * group_norm_segments.ts cuts maps into segments, for many invocations; group_norm_spans.ts has one invocation for whole
+ * groups, for few dispatches.
  */
 
-import applyShader from '../../shaders/group_norm/apply.wgsl';
-import backwardApply from '../../shaders/group_norm/backward_apply.wgsl';
-import backwardCoefficients from '../../shaders/group_norm/backward_coefficients.wgsl';
-import backwardSums from '../../shaders/group_norm/backward_sums.wgsl';
-import coefficientsShader from '../../shaders/group_norm/coefficients.wgsl';
-import momentsShader from '../../shaders/group_norm/moments.wgsl';
 import { OptionError } from '../runtime/errors.ts';
+import type { Graph } from '../runtime/graph.ts';
 import { type Activation, activationBytes, quads, type Shape } from '../runtime/resources.ts';
-import { type Cost, kernelCall, lineGrid } from '../runtime/shader.ts';
+import type { Cost, KernelCall } from '../runtime/shader.ts';
+import { type Family, variantsOf } from '../runtime/variants.ts';
 import type { Builder, Parameter } from './builder.ts';
+import type { Embedding, GroupNormCall, GroupNormGradientCall, GroupNormWay } from './group_norm_call.ts';
+import { segments } from './group_norm_segments.ts';
+import { spans } from './group_norm_spans.ts';
+
+export type { Embedding } from './group_norm_call.ts';
 
 export interface GroupNorm {
   readonly channels: number;
@@ -36,16 +38,6 @@ export const normalization = (channels: number, silu: boolean, eps = 1e-5): Grou
   silu,
 });
 
-/** The embedding of a block: channels [offset, offset + 2C) or [offset, offset + C) of a tensor with h = w = 1. */
-export interface Embedding {
-  readonly tensor: Activation;
-  readonly offset: number;
-  /** Scale and shift after the norm (2C channels), or an addend before it (C channels). */
-  readonly mode: 'scale-shift' | 'add';
-}
-
-const MODES = { 'scale-shift': 1, add: 2 } as const;
-
 export function parameters({ channels }: GroupNorm, name: string): Parameter[] {
   return [
     { name: `${name}.weight`, shape: [channels] },
@@ -53,11 +45,38 @@ export function parameters({ channels }: GroupNorm, name: string): Parameter[] {
   ];
 }
 
-/** Pixels that the moments kernel holds in registers; its RUN. */
-const RUN = 8;
+const WAYS: readonly GroupNormWay[] = [segments, spans];
 
-/** Segments an image is cut into: enough to keep a GPU busy, few enough to be joined by one invocation a channel. */
-const MAX_SEGMENTS = 32;
+const familyOf = <Call extends GroupNormCall>(
+  form: string,
+  fits: (way: GroupNormWay, call: Call) => boolean,
+  lower: (way: GroupNormWay, graph: Graph, call: Call) => readonly KernelCall[],
+): Family<Call> => ({
+  kind: 'group_norm',
+  variants: WAYS.map((way) => ({
+    name: way.name,
+    accuracy: 'float32',
+    note: way.note,
+    fits: (_target, call) => fits(way, call),
+    cost: (target, call) => way.cost(target, call),
+    lower: (graph, call) => lower(way, graph, call),
+  })),
+  shape: ({ x: { shape }, groups, silu }) => ({
+    form: silu ? `${form} silu` : form,
+    sizes: [shape.n, shape.h * shape.w, shape.c, groups],
+  }),
+});
+
+const FORWARD = familyOf<GroupNormCall>(
+  'forward',
+  () => true,
+  (way, graph, call) => way.forward(graph, call),
+);
+const GRADIENT = familyOf<GroupNormGradientCall>(
+  'gradient',
+  (way, { dEmbedding }) => dEmbedding === null || way.embeddingGradient,
+  (way, graph, call) => way.backward(graph, call),
+);
 
 export function forward(
   b: Builder,
@@ -70,104 +89,27 @@ export function forward(
   if (x.shape.c !== channels) throw new Error(`${name} takes ${channels} channels, found ${x.shape.c}`);
   if (channels % groups !== 0)
     throw new OptionError(`${name}: ${channels} channels do not divide into ${groups} groups`);
-  const { n, h, w } = x.shape;
-  const area = h * w;
-  const stride = quads(channels) * 4;
-  const runs = Math.ceil(area / RUN);
-  const blocks = Math.ceil(runs / MAX_SEGMENTS);
-  const segments = Math.ceil(runs / blocks);
-  const segmentPixels = blocks * RUN;
-  const image = { IMAGES: n, PIXELS: area, CHANNEL_QUADS: stride / 4 };
-  const group = { IMAGES: n, PIXELS: area, CHANNELS: channels, GROUPS: groups };
-  const cut = { SEGMENTS: segments, SEGMENT_PIXELS: segmentPixels };
   const gamma = b.weights.vector(`${name}.weight`);
   const beta = b.weights.vector(`${name}.bias`);
-  const applyGrid = lineGrid(n * Math.ceil(area / 4) * image.CHANNEL_QUADS, 64);
-  const channelGrid = lineGrid(n * stride, 64);
-  const segmentGrid = lineGrid(n * segments * image.CHANNEL_QUADS, 64);
-  const bytes = activationBytes(x.shape);
-
-  const moments = b.graph.array(`${name} moments`, n * segments * 2 * stride);
-  const coefficients = b.graph.array(`${name} coefficients`, n * 4 * stride);
+  const coefficients = b.graph.array(`${name} coefficients`, x.shape.n * 4 * quads(channels) * 4);
   const y = b.graph.activation(name, x.shape);
+  const call: GroupNormCall = { name, groups, eps, silu, x, y, gamma, beta, embedding, coefficients };
   b.graph.append({
     name: `${name} group_norm`,
     inputs: embedding ? [x, embedding.tensor] : [x],
-    outputs: [y, moments, coefficients],
-    lower: () => [
-      kernelCall(momentsShader, {
-        bind: { x, moments },
-        sizes: { ...image, SEGMENTS: segments, BLOCKS: blocks },
-        tiles: { RUN },
-        grid: segmentGrid,
-        cost: { flops: bytes, bytes },
-      }),
-      kernelCall(coefficientsShader, {
-        bind: { moments, gamma, beta, embedding: embedding?.tensor ?? null, coefficients },
-        sizes: {
-          ...group,
-          ...cut,
-          EMBEDDING_STRIDE: embedding ? quads(embedding.tensor.shape.c) * 4 : 0,
-          EMBEDDING_OFFSET: embedding?.offset ?? 0,
-          EPS: eps,
-        },
-        switches: { EMBEDDING: embedding ? MODES[embedding.mode] : 0 },
-        grid: channelGrid,
-        cost: { flops: 0, bytes: moments.bytes + coefficients.bytes },
-      }),
-      kernelCall(applyShader, {
-        bind: { x, coefficients, y },
-        sizes: image,
-        switches: { SILU: silu },
-        tiles: {},
-        grid: applyGrid,
-        cost: { flops: (silu ? 8 : 2) * (bytes / 4), bytes: 2 * bytes },
-      }),
-    ],
+    outputs: [y, coefficients],
+    ...variantsOf(b.graph, FORWARD, call),
     adjoint: ({ outputs: [dy], needs, take }) => {
-      const forEmbedding = embedding !== null && needs[1] === true;
-      const dEmbedding = forEmbedding ? embeddingGradient(b, spec, name, embedding) : null;
+      const dEmbedding = embedding !== null && needs[1] ? embeddingGradient(b, spec, name, embedding) : null;
       const residual = needs[0] ? take(0) : null;
-      const dx = b.graph.activation(`${name} gradient`, x.shape);
-      const sums = b.graph.array(`${name} gradient sums`, n * segments * 2 * stride);
-      const terms = b.graph.array(`${name} gradient terms`, n * 2 * stride);
+      const dx = needs[0] ? b.graph.activation(`${name} gradient`, x.shape) : null;
       b.graph.append({
         name: `${name} group_norm gradient`,
-        inputs: [dy!, x, moments, coefficients, ...(residual ? [residual] : [])],
-        outputs: [...(needs[0] ? [dx] : []), sums, terms, ...(dEmbedding ? [dEmbedding] : [])],
-        lower: () => {
-          const calls = [
-            kernelCall(backwardSums, {
-              bind: { dy: dy!, x, coefficients, sums },
-              sizes: { ...image, ...cut },
-              switches: { SILU: silu },
-              grid: segmentGrid,
-              cost: { flops: (silu ? 12 : 4) * (bytes / 4), bytes: 2 * bytes },
-            }),
-            kernelCall(backwardCoefficients, {
-              bind: { sums, moments, coefficients, gamma, beta, terms, d_embedding: dEmbedding },
-              sizes: { ...group, ...cut },
-              switches: { EMBEDDING: forEmbedding ? MODES[embedding.mode] : 0 },
-              grid: channelGrid,
-              cost: { flops: 0, bytes: sums.bytes + terms.bytes },
-            }),
-          ];
-          if (needs[0]) {
-            calls.push(
-              kernelCall(backwardApply, {
-                bind: { dy: dy!, x, coefficients, terms, residual, dx },
-                sizes: { ...image, RESIDUAL: Number(residual !== null) },
-                switches: { SILU: silu },
-                tiles: {},
-                grid: applyGrid,
-                cost: { flops: (silu ? 16 : 6) * (bytes / 4), bytes: (residual ? 4 : 3) * bytes },
-              }),
-            );
-          }
-          return calls;
-        },
+        inputs: [dy!, x, coefficients, ...(residual ? [residual] : [])],
+        outputs: [dx, dEmbedding].filter((tensor) => tensor !== null),
+        ...variantsOf(b.graph, GRADIENT, { ...call, dy: dy!, dx, residual, dEmbedding }),
       });
-      return [needs[0] ? dx : null, dEmbedding];
+      return [dx, dEmbedding];
     },
   });
   return y;

@@ -5,12 +5,13 @@
  *
  * Saved for the backward pass: nothing.
  */
-import linearForward from '../../shaders/linear/forward.wgsl';
-import type { Graph } from '../runtime/graph.ts';
-import { type Activation, activationBytes, type PackedWeights, pixels, quads } from '../runtime/resources.ts';
-import { type Cost, type KernelCall, kernelCall } from '../runtime/shader.ts';
-import type { ChannelMap } from '../runtime/weights.ts';
+import { type Activation, activationBytes, pixels } from '../runtime/resources.ts';
+import type { Cost } from '../runtime/shader.ts';
+import { type Family, variantsOf } from '../runtime/variants.ts';
+import type { ChannelMap, MatrixOptions } from '../runtime/weights.ts';
 import type { Builder, Parameter } from './builder.ts';
+import { registers } from './linear_registers.ts';
+import { type ProductCall, productCost } from './product_call.ts';
 
 export interface Linear {
   readonly in: number;
@@ -44,7 +45,7 @@ export function forward(
   const { residual = null, outMap = null, inMap = null } = options;
   const names = typeof name === 'string' ? [name] : name;
   const weightNames = names.map((n) => `${n}.weight`);
-  const weights = b.weights.matrix(weightNames, { outMap, inMap });
+  const matrix = (given: MatrixOptions) => b.weights.matrix(weightNames, { outMap, inMap, ...given });
   const bias = b.weights.vector(
     names.map((n) => `${n}.bias`),
     outMap,
@@ -57,17 +58,17 @@ export function forward(
     name: `${names[0]} linear`,
     inputs: residual ? [x, residual] : [x],
     outputs: [y],
-    lower: () => [product(b.graph, x, weights, bias, residual, y)],
+    ...variantsOf(b.graph, PRODUCTS, { x, bias, residual, y, weights: (o) => matrix({ ...o }) }),
     adjoint: ({ outputs: [dy], needs, take }) => {
       if (!needs[0]) return [null, dy!];
-      const transposed = b.weights.matrix(weightNames, { outMap, inMap, transpose: true });
+      const transposed = (o?: MatrixOptions) => matrix({ ...o, transpose: true });
       const before = take(0);
       const dx = b.graph.activation(`${names[0]} gradient`, x.shape);
       b.graph.append({
         name: `${names[0]} linear gradient`,
         inputs: before ? [dy!, before] : [dy!],
         outputs: [dx],
-        lower: () => [product(b.graph, dy!, transposed, null, before, dx)],
+        ...variantsOf(b.graph, PRODUCTS, { x: dy!, bias: null, residual: before, y: dx, weights: transposed }),
       });
       return [dx, dy!];
     },
@@ -75,48 +76,11 @@ export function forward(
   return y;
 }
 
-function product(
-  graph: Graph,
-  x: Activation,
-  weights: PackedWeights,
-  bias: PackedWeights | null,
-  residual: Activation | null,
-  y: Activation,
-): KernelCall {
-  const rows = pixels(x.shape);
-  const outQuads = quads(y.shape.c);
-  const tiles = tile(graph, rows, outQuads);
-  const threads = { THREADS_X: 16, THREADS_Y: 4 };
-  return kernelCall(linearForward, {
-    bind: { x, weights, bias, residual, y },
-    sizes: {
-      ROWS: rows,
-      IN_QUADS: quads(x.shape.c),
-      OUT_QUADS: outQuads,
-      BIAS: Number(bias !== null),
-      RESIDUAL: Number(residual !== null),
-    },
-    switches: threads,
-    tiles,
-    grid: [
-      Math.ceil(Math.ceil(rows / tiles.RUN) / threads.THREADS_X),
-      Math.ceil(Math.ceil(outQuads / tiles.QUADS) / threads.THREADS_Y),
-      1,
-    ],
-    cost: productCost(rows, x.shape.c, y.shape.c),
-  });
-}
-
-/** Larger tiles load less for each multiply-add; few rows leave nothing to tile. */
-function tile({ target }: Graph, rows: number, outQuads: number): { RUN: number; QUADS: number } {
-  const QUADS = outQuads === 1 ? 1 : 2;
-  if (rows <= 2) return { RUN: 1, QUADS };
-  return { RUN: target.adapter === 'cpu' && !target.slowCompiler && rows >= 64 ? 8 : 4, QUADS };
-}
-
-function productCost(rows: number, ins: number, outs: number): Cost {
-  return { flops: 2 * rows * ins * outs, bytes: 4 * (rows * (ins + outs) + ins * outs) };
-}
+const PRODUCTS: Family<ProductCall> = {
+  kind: 'linear',
+  variants: [...registers],
+  shape: ({ x, y }) => ({ form: 'product', sizes: [pixels(x.shape), x.shape.c, y.shape.c] }),
+};
 
 /** Floating-point operations and bytes of one forward pass; the input gradient costs the same. */
 export function cost({ in: ins, out }: Linear, x: Activation): Cost {

@@ -10,13 +10,14 @@ import meanPixelsShader from '../../shaders/resample/mean_pixels.wgsl';
 import meanPixelsBackward from '../../shaders/resample/mean_pixels_backward.wgsl';
 import takePixels from '../../shaders/resample/take_pixels.wgsl';
 import type { Graph } from '../runtime/graph.ts';
-import { type Activation, quads, type Shape } from '../runtime/resources.ts';
+import { type Activation, type Origin, quads, type Shape } from '../runtime/resources.ts';
 import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
 
 /** [N, C, H, W] to [N, C, 2H, 2W]. */
 export function upsample(graph: Graph, x: Activation): Activation {
   const { h, w } = x.shape;
-  return resample(graph, 'upsample', x, { ...x.shape, h: 2 * h, w: 2 * w }, up(1), down(1));
+  const shape = { ...x.shape, h: 2 * h, w: 2 * w };
+  return resample(graph, 'upsample', x, shape, up(1), down(1), { kind: 'upsample', of: x });
 }
 
 /** [N, C, H, W] to [N, C, floor(H / 2), floor(W / 2)], the mean of each 2 x 2 block. */
@@ -54,8 +55,9 @@ function resample(
   shape: Shape,
   kernel: Kernel,
   adjointKernel: Kernel,
+  origin?: Origin,
 ): Activation {
-  const y = graph.activation(name, shape);
+  const y = graph.activation(name, shape, origin);
   graph.append({
     name,
     inputs: [x],

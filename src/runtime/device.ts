@@ -4,9 +4,13 @@
  */
 import { Buffers } from './buffers.ts';
 import { DeviceError } from './errors.ts';
-import type { Target, Variants } from './graph.ts';
+import type { Target } from './graph.ts';
 import { Pipelines } from './pipelines.ts';
+import { browserStore, shippedTable } from './shipped_tuning.ts';
 import { SubmitPacer } from './submit.ts';
+import { Tuner, type TunerOptions } from './tuner.ts';
+import { Tuning } from './tuning.ts';
+import type { Accuracy, ForcedVariants } from './variants.ts';
 
 export interface AdapterDescription {
   readonly vendor: string;
@@ -69,6 +73,18 @@ export async function deviceOf(adapter: GPUAdapter): Promise<GPUDevice> {
   });
 }
 
+export interface RuntimeOptions {
+  /** Variants of kernels to be taken wherever they fit: for tests and comparisons. */
+  readonly variants?: ForcedVariants;
+  /** The least exact variants that may be taken; `float32` by default, which no shortcut is less exact than. */
+  readonly accuracy?: Accuracy;
+  /**
+   * How the fastest variants are found. On a GPU they are measured, for two seconds at most a plan, and kept; on a software
+   * adapter a shipped table serves, unless `software` asks for measuring there too.
+   */
+  readonly tuning?: 'off' | (TunerOptions & { readonly software?: boolean });
+}
+
 export class Runtime {
   readonly device: GPUDevice;
   readonly adapter: AdapterDescription;
@@ -80,19 +96,29 @@ export class Runtime {
   #lost: DeviceError | null = null;
   #placeholders: { read: GPUBuffer; write: GPUBuffer } | null = null;
 
-  /**
-   * @param device any device; it stays the caller's
-   * @param variants forced ways to compute kinds of operations: for tests and comparisons
-   */
-  constructor(device: GPUDevice, { variants }: { readonly variants?: Variants } = {}) {
+  /** Measures variants of kernels before a plan is made; null where that is off. */
+  readonly tuner: Tuner | null;
+
+  /** @param device any device; it stays the caller's */
+  constructor(device: GPUDevice, { variants, accuracy, tuning = {} }: RuntimeOptions = {}) {
     this.device = device;
     this.adapter = describeAdapter(device.adapterInfo);
     const { software, vendor } = this.adapter;
-    this.target = { adapter: software ? 'cpu' : 'gpu', slowCompiler: software && vendor === 'mesa', variants };
+    const known = new Tuning(shippedTable(device.adapterInfo));
+    this.target = {
+      adapter: software ? 'cpu' : 'gpu',
+      slowCompiler: software && vendor === 'mesa',
+      features: new Set(device.features),
+      accuracy,
+      variants,
+      tuning: known,
+    };
     this.limits = device.limits;
     this.buffers = new Buffers(device);
     this.pipelines = new Pipelines(device);
     this.pacer = new SubmitPacer(device);
+    const measures = tuning !== 'off' && (!software || tuning.software === true);
+    this.tuner = measures ? new Tuner(this, known, { store: browserStore(), ...tuning }) : null;
     void device.lost.then((info) => {
       this.#lost = new DeviceError(
         'device-lost',

@@ -10,12 +10,15 @@ import {
   type Activation,
   activationBytes,
   describeShape,
+  type Origin,
   type Shape,
   sameShape,
   type Tensor,
   type Uniform,
 } from './resources.ts';
 import type { KernelCall, Shader, ShaderInterface } from './shader.ts';
+import type { Tuning } from './tuning.ts';
+import type { Accuracy, Choice, ForcedVariants } from './variants.ts';
 
 /** What kernels are chosen for: known without a device, so that a plan can be costed before one exists. */
 export interface Target {
@@ -23,13 +26,14 @@ export interface Target {
   readonly adapter: 'cpu' | 'gpu';
   /** Compilation takes seconds for a large unrolled kernel (Mesa's LLVM pipeline), so that smaller tiles win overall. */
   readonly slowCompiler: boolean;
-  /** A variant forced for a kind of operation, wherever it can be used; otherwise the layers choose. */
-  readonly variants?: Variants | undefined;
-}
-
-/** Kinds of operations with more than one way to compute them. */
-export interface Variants {
-  readonly attention?: 'online' | 'stepwise';
+  /** WebGPU features that kernels may use; none by default. */
+  readonly features?: ReadonlySet<string> | undefined;
+  /** The least exact variants that may be taken; `float32` by default. */
+  readonly accuracy?: Accuracy | undefined;
+  /** Variants forced for kinds of operations, wherever they fit. */
+  readonly variants?: ForcedVariants | undefined;
+  /** What is known of the fastest variants; without it they are taken by their cost. */
+  readonly tuning?: Tuning | undefined;
 }
 
 export interface AdjointRequest {
@@ -52,6 +56,8 @@ export interface Operation {
   readonly updates?: readonly Tensor[];
   /** The dispatches, in order. Called when a plan is made, at most once a plan. */
   lower(): readonly KernelCall[];
+  /** Present if there is more than one way to lower it; `lower` takes one of its candidates. */
+  readonly choice?: Choice;
   /** Gradients of the inputs, in order. Absent for operations without a gradient. */
   adjoint?(request: AdjointRequest): readonly (Activation | null)[];
 }
@@ -80,8 +86,9 @@ export class Graph {
     this.target = target;
   }
 
-  activation(name: string, shape: Shape): Activation {
-    return { kind: 'tensor', id: this.#ids++, name, shape, bytes: activationBytes(shape) };
+  activation(name: string, shape: Shape, origin?: Origin): Activation {
+    const tensor = { kind: 'tensor', id: this.#ids++, name, shape, bytes: activationBytes(shape) } as const;
+    return origin ? { ...tensor, origin } : tensor;
   }
 
   /** An intermediate of `words` 32-bit words in a layout of its own. */

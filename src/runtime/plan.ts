@@ -72,6 +72,7 @@ export class Plan {
     outputs: readonly Tensor[],
     options: PlanOptions = {},
   ): Promise<Plan> {
+    await runtime.tuner?.tune(graph, options.signal);
     const plain = schedule(graph, outputs);
     const made = options.checkFinite ? withChecks(plain) : plain;
     checkLimits(made, runtime.limits);

@@ -27,6 +27,14 @@ export interface Tensor {
 
 export interface Activation extends Tensor {
   readonly shape: Shape;
+  /** What it is made of, for kernels that can read that instead: if all readers can, the tensor itself is not made. */
+  readonly origin?: Origin;
+}
+
+/** `upsample`: every pixel of `of` four times, in a block of two by two. */
+export interface Origin {
+  readonly kind: 'upsample';
+  readonly of: Activation;
 }
 
 /** A uniform block whose values the host sets between runs. */

@@ -43,9 +43,7 @@ export interface Schedule {
 
 /** @param outputs tensors whose values the host will read */
 export function schedule(graph: Graph, outputs: readonly Tensor[]): Schedule {
-  const calls = needed(graph.operations, outputs).flatMap((operation) =>
-    operation.lower().map((call) => ({ ...call, operation: operation.name, layer: operation.layer })),
-  );
+  const calls = needed(graph.operations, outputs);
   const own = new Set<Tensor>(outputs);
   const first = new Map<Tensor, number>();
   const last = new Map<Tensor, number>();
@@ -149,17 +147,30 @@ function largestLiveSet(lives: readonly Life[], calls: number): number {
   }, 0);
 }
 
-/** Drops operations whose outputs nobody reads. */
-function needed(operations: readonly ListedOperation[], outputs: readonly Tensor[]): ListedOperation[] {
+/**
+ * The calls that lead to `outputs` or change state. What a call reads is asked of the call, not of its operation: a kernel
+ * may read what its input was made of, so that nobody needs the input itself.
+ */
+function needed(operations: readonly ListedOperation[], outputs: readonly Tensor[]): ScheduledCall[] {
   const wanted = new Set<Tensor>(outputs);
-  const kept: ListedOperation[] = [];
+  const kept: ScheduledCall[] = [];
   for (const operation of [...operations].reverse()) {
-    if (!operation.updates?.length && !operation.outputs.some((t) => wanted.has(t))) continue;
-    for (const tensor of operation.inputs) wanted.add(tensor);
-    kept.push(operation);
+    const state = (operation.updates?.length ?? 0) > 0;
+    if (!state && !operation.outputs.some((t) => wanted.has(t))) continue;
+    for (const call of [...operation.lower()].reverse()) {
+      if (!state && !writtenBy(call).some((t) => wanted.has(t))) continue;
+      for (const tensor of tensorsOf(call)) wanted.add(tensor);
+      kept.push({ ...call, operation: operation.name, layer: operation.layer });
+    }
   }
   return kept.reverse();
 }
+
+const writtenBy = ({ shader, bind }: KernelCall): Tensor[] =>
+  shader.bindings.flatMap(({ name, access }) => {
+    const resource = bind[name];
+    return access === 'read_write' && resource?.kind === 'tensor' ? [resource] : [];
+  });
 
 /** Every tensor a call touches, each once. */
 function tensorsOf(call: KernelCall): Tensor[] {

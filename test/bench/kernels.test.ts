@@ -1,7 +1,6 @@
 /** @file The benchmark's references agree with the tests' own, and its cases with the kernels. */
 import { afterAll, expect, test } from 'vitest';
 import { benchCase, kernelCases, SHIPPED_MODELS } from '../../bench/kernels.ts';
-import { Clock } from '../../bench/measure.ts';
 import { decodeResult, encodeResult } from '../../bench/page/link.ts';
 import {
   attentionHead,
@@ -14,6 +13,7 @@ import {
 import { type BenchResult, isFigure, parseResult } from '../../bench/results.ts';
 import { Collected, runBench } from '../../bench/run.ts';
 import { peakLines, rowLines } from '../../bench/tables.ts';
+import { Clock } from '../../src/runtime/measure.ts';
 import { testRuntime, values } from '../device.ts';
 import * as plain from '../reference/operations.ts';
 

@@ -18,7 +18,7 @@ const place = (name: string) => join(folder, name);
 function pilotwave(...argv: string[]) {
   const adapter = process.env['PILOTWAVE_ADAPTER'];
   const chosen =
-    adapter && !argv.includes('--adapter') && ['generate', 'likelihood', 'invert'].includes(argv[0]!)
+    adapter && !argv.includes('--adapter') && ['generate', 'likelihood', 'invert', 'tune'].includes(argv[0]!)
       ? ['--adapter', adapter]
       : [];
   const { status, stdout, stderr } = spawnSync(process.execPath, [cli, ...argv, ...chosen], {
@@ -352,4 +352,27 @@ test('help is on standard output, and lists the commands and the options', () =>
   const { status, stdout } = pilotwave('generate', '--help');
   expect(status).toBe(0);
   expect(stdout).toContain('--guidance KIND');
+});
+
+describe('tune', () => {
+  test('writes the fastest variant of each shape, and goes on from there', () => {
+    const model = place('tiny-to-tune.safetensors');
+    writeFileSync(model, randomFile(TINY_CONFIGS[0]));
+    const table = place('table.json');
+    const argv = ['tune', model, '--seconds', '0.01', '--table', table];
+    const first = pilotwave(...argv);
+    expect(first.stderr).toContain('Adapter');
+    expect(first.status).toBe(0);
+    // The budget ends after one shape: the heaviest, a convolution of 3 x 3.
+    const [line, ...more] = first.stdout.trim().split('\n');
+    expect(more).toEqual([]);
+    const [, sizes, winner] = /^conv2d 3x3 stride 1, ([\d ]+): (registers \d+x\d+) [\d.e-]+, .* ms$/.exec(line!) ?? [];
+    const written = () => JSON.parse(readFileSync(table, 'utf8'));
+    expect(written()).toEqual({ conv2d: { '3x3 stride 1': { [sizes!]: winner } } });
+    const second = pilotwave(...argv);
+    expect(second.stdout).not.toContain(`3x3 stride 1, ${sizes}:`);
+    expect(written().conv2d['3x3 stride 1'][sizes!]).toBe(winner);
+    writeFileSync(table, '[1]');
+    expect(pilotwave(...argv).stderr).toContain('should hold a table');
+  });
 });

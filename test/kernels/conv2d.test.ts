@@ -1,5 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import * as conv2d from '../../src/layers/conv2d.ts';
+import { upsample } from '../../src/layers/resample.ts';
+import { schedule } from '../../src/runtime/schedule.ts';
 import { checkpointOf, expectClose, inner, run, size, testRuntime, values } from '../device.ts';
 import * as reference from '../reference/operations.ts';
 
@@ -84,4 +86,50 @@ test('a wrong number of channels is refused by name', async () => {
       e.output('y', conv2d.forward(e, spec, 'op', e.input('x', { n: 1, c: 4, h: 2, w: 2 }, values(16, 1)))),
     ),
   ).rejects.toThrow('op takes 3 channels, found 4');
+});
+
+describe('of an enlarged picture', () => {
+  const small = { n: 2, h: 3, w: 5, c: 6 };
+  const large = { n: 2, h: 6, w: 10, c: 6 };
+  const enlarge = (values: Float32Array) =>
+    Float32Array.from({ length: 4 * values.length }, (_, i) => {
+      const [column, row, plane] = [i % 10, Math.floor(i / 10) % 6, Math.floor(i / 60)];
+      return values[plane * 15 + (row >> 1) * 5 + (column >> 1)]!;
+    });
+  const x = values(size(small), 1);
+  const residual = values(size({ ...small, c: 7 }), 2);
+  const weight = values(7 * 6 * 9, 3, 0.5);
+  const bias = values(7, 4);
+  const weights = checkpointOf({
+    'op.weight': { shape: [7, 6, 3, 3], data: weight },
+    'op.bias': { shape: [7], data: bias },
+  });
+  const spec = { in: 6, out: 7, kernel: 3, stride: 1 } as const;
+  const expected = reference.conv2d(enlarge(x), large, weight, bias, 7, 3, 1);
+  const upstream = values(expected.data.length, 5);
+
+  test('result and gradient are those of the picture that is never made', async () => {
+    let shaders: string[] = [];
+    const found = await run(runtime, weights, (e) => {
+      const input = e.input('x', small, x);
+      const added = upsample(e.graph, e.input('residual', { ...small, c: 7 }, residual));
+      const y = conv2d.forward(e, spec, 'op', upsample(e.graph, input), { residual: added });
+      e.output('y', y);
+      shaders = schedule(e.graph, [y]).calls.map(({ shader }) => shader.name);
+      e.gradient('dx', y, upstream, input);
+    });
+    expect(shaders).toEqual(['conv2d/forward']);
+    const added = enlarge(residual);
+    expectClose(
+      found['y']!,
+      expected.data.map((value, i) => value + added[i]!),
+    );
+    const full = reference.conv2dGradient(upstream, expected.shape, weight, large, 3, 1);
+    const collected = Float64Array.from({ length: x.length }, (_, i) => {
+      const [column, row, plane] = [i % 5, Math.floor(i / 5) % 3, Math.floor(i / 15)];
+      const at = plane * 60 + 2 * row * 10 + 2 * column;
+      return full[at]! + full[at + 1]! + full[at + 10]! + full[at + 11]!;
+    });
+    expectClose(found['dx']!, collected);
+  });
 });

@@ -21,6 +21,8 @@ const call = (constantSizes: boolean): KernelCall =>
       OUT_QUADS: 1,
       BIAS: 0,
       RESIDUAL: 0,
+      X_SHIFT: 0,
+      RESIDUAL_SHIFT: 0,
     },
     tiles: { PIXELS: 4, QUADS: 1 },
     constantSizes,

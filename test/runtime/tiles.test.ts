@@ -132,6 +132,8 @@ describe('the readable form and the unrolled form compute the same', async () =>
             OUT_QUADS: co / 4,
             BIAS: 1,
             RESIDUAL: 1,
+            X_SHIFT: 0,
+            RESIDUAL_SHIFT: 0,
           },
           grid: [4, 1, 1],
           cost: { flops: 0, bytes: 0 },

@@ -82,7 +82,7 @@ export async function verify(argv: readonly string[]): Promise<number> {
   }
   const found = await requestNodeDevice(options.adapter);
   console.error(describeAdapterLine(found));
-  const runtime = new Runtime(found.device);
+  const runtime = new Runtime(found.device, { tuning: 'off' });
   const started = performance.now();
   const reports: CaseReport[] = [];
   for (const golden of cases) {

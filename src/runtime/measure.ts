@@ -12,6 +12,8 @@ export interface Task {
 export interface Timing {
   /** The median of one repetition. */
   readonly ms: number;
+  /** The least: what other work on the machine disturbs least. */
+  readonly least: number;
   /** Half the distance between the quartiles, as a share of the median. */
   readonly spread: number;
   /** Repetitions in a batch, and batches. */
@@ -131,8 +133,8 @@ export async function measure(
   return samples.map((list, i) => ({ ...summary(list), repeats: repeats[i]!, rounds }));
 }
 
-/** Median and half the distance between the quartiles. */
-export function summary(samples: readonly number[]): Pick<Timing, 'ms' | 'spread'> {
+/** Median, least, and half the distance between the quartiles. */
+export function summary(samples: readonly number[]): Pick<Timing, 'ms' | 'least' | 'spread'> {
   const sorted = [...samples].sort((a, b) => a - b);
   const at = (share: number) => {
     const place = share * (sorted.length - 1);
@@ -140,5 +142,5 @@ export function summary(samples: readonly number[]): Pick<Timing, 'ms' | 'spread
     return low + (sorted[Math.ceil(place)]! - low) * (place % 1);
   };
   const ms = at(0.5);
-  return { ms, spread: ms > 0 ? (at(0.75) - at(0.25)) / 2 / ms : 0 };
+  return { ms, least: sorted[0]!, spread: ms > 0 ? (at(0.75) - at(0.25)) / 2 / ms : 0 };
 }

@@ -1,0 +1,59 @@
+/**
+ * @file Matrix product with a tile of rows and channels in the registers of each invocation, without a barrier.
+ */
+import linearForward from '../../shaders/linear/forward.wgsl';
+import { pixels, quads } from '../runtime/resources.ts';
+import { kernelCall } from '../runtime/shader.ts';
+import type { Variant } from '../runtime/variants.ts';
+import { type ProductCall, productCost } from './product_call.ts';
+import {
+  type RegisterTile,
+  registerFits,
+  registerTileCost,
+  registerTileNote,
+  THREADS,
+  tileGrid,
+} from './register_tiles.ts';
+
+const TILES: readonly RegisterTile[] = [1, 4, 8, 16].flatMap((run) => [1, 2, 4].map((own) => ({ run, quads: own })));
+
+export const registers: readonly Variant<ProductCall>[] = TILES.map((tile) => ({
+  name: `registers ${tile.run}x${tile.quads}`,
+  accuracy: 'float32',
+  note: registerTileNote(tile),
+
+  // A single row is for embeddings: nothing else is worth its loads.
+  fits: (target, { x, y }) =>
+    tile.run === 1 ? pixels(x.shape) <= 2 : registerFits(target, tile, pixels(x.shape), quads(y.shape.c)),
+
+  cost: (target, { x, y }) =>
+    registerTileCost(target, tile, {
+      rows: 1,
+      columns: pixels(x.shape),
+      outQuads: quads(y.shape.c),
+      bodies: quads(x.shape.c),
+      loads: tile.run + 4 * tile.quads,
+      multiplyAdds: 4 * tile.run * tile.quads,
+    }),
+
+  lower(_graph, { x, bias, residual, y, weights }) {
+    const rows = pixels(x.shape);
+    const outQuads = quads(y.shape.c);
+    return [
+      kernelCall(linearForward, {
+        bind: { x, weights: weights(), bias, residual, y },
+        sizes: {
+          ROWS: rows,
+          IN_QUADS: quads(x.shape.c),
+          OUT_QUADS: outQuads,
+          BIAS: Number(bias !== null),
+          RESIDUAL: Number(residual !== null),
+        },
+        switches: THREADS,
+        tiles: { RUN: tile.run, QUADS: tile.quads },
+        grid: tileGrid(tile, 1, rows, outQuads),
+        cost: productCost(rows, x.shape.c, y.shape.c),
+      }),
+    ];
+  },
+}));

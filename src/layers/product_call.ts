@@ -1,0 +1,20 @@
+/**
+ * @file What the variants of a matrix product are given, and what the work costs at least.
+ */
+import type { Activation, PackedWeights } from '../runtime/resources.ts';
+import type { Cost } from '../runtime/shader.ts';
+import type { MatrixOptions } from '../runtime/weights.ts';
+
+/** One product with every pixel's channels: a layer's forward pass, or the input gradient of one. */
+export interface ProductCall {
+  readonly x: Activation;
+  readonly bias: PackedWeights | null;
+  readonly residual: Activation | null;
+  readonly y: Activation;
+  /** The matrix, in the layout that a variant reads. */
+  weights(options?: Pick<MatrixOptions, 'format'>): PackedWeights;
+}
+
+export function productCost(rows: number, ins: number, outs: number): Cost {
+  return { flops: 2 * rows * ins * outs, bytes: 4 * (rows * (ins + outs) + ins * outs) };
+}

@@ -1,0 +1,227 @@
+/**
+ * @file Measures which variants are fastest on this adapter, for the shapes of a graph that nobody measured yet.
+ *
+ * The heaviest shapes come first, and all of it ends with a budget of time: what was not reached takes the choice of the
+ * nearest shape. Variants of a shape are timed in turns; one that does not compile, or loses clearly, is left out.
+ */
+import type { Runtime } from './device.ts';
+import type { Graph } from './graph.ts';
+import { Clock, measure, type Task } from './measure.ts';
+import { type Binding, bindGroup, type CompiledKernel, sizesBlock } from './pipelines.ts';
+import type { Resource } from './resources.ts';
+import type { KernelCall } from './shader.ts';
+import type { Tuning, TuningStore } from './tuning.ts';
+import type { Candidate, Choice } from './variants.ts';
+
+export interface TunerOptions {
+  /** Milliseconds that measuring may take for a plan; by default 2000. 0 measures nothing. */
+  readonly budgetMs?: number;
+  /** Where results are kept between visits; by default nowhere. */
+  readonly store?: TuningStore | undefined;
+  /** Called after each shape. */
+  readonly onShape?: ((result: TunedShape) => void) | undefined;
+}
+
+/** What was measured for a shape: milliseconds of each variant, the fastest first. */
+export interface TunedShape {
+  readonly choice: Pick<Choice, 'kind' | 'form' | 'sizes'>;
+  readonly times: readonly { readonly name: string; readonly ms: number }[];
+}
+
+export const TUNING_BUDGET_MS = 2000;
+
+/** Timestamps may be quantised to 0.1 ms, and the wall clock counts the way to the GPU and back. */
+const BATCH_MS = { 'timestamp queries': 4, 'wall clock': 20 } as const;
+
+/** Rounds that decide, after a first one that throws out what is slower than the best by more than `HOPELESS`. */
+const ROUNDS = 5;
+const HOPELESS = 1.5;
+
+/** Buffers for the measured calls may take this much. */
+const MAX_BYTES = 1 << 30;
+
+export class Tuner {
+  readonly tuning: Tuning;
+  readonly #runtime: Runtime;
+  readonly #options: TunerOptions;
+  #restored: Promise<void> | null = null;
+  #running: Promise<void> = Promise.resolve();
+
+  constructor(runtime: Runtime, tuning: Tuning, options: TunerOptions = {}) {
+    this.#runtime = runtime;
+    this.tuning = tuning;
+    this.#options = options;
+  }
+
+  /** What tells adapters apart in a store. */
+  get adapterKey(): string {
+    const { vendor, architecture, device, description } = this.#runtime.device.adapterInfo;
+    return [vendor, architecture, device, description].join('/');
+  }
+
+  /** Measures what `graph` holds and the table does not. @throws the signal's reason if it is aborted */
+  tune(graph: Graph, signal?: AbortSignal): Promise<void> {
+    // One after another: two at once would disturb each other's times, and measure the same shapes.
+    const done = this.#running.then(() => this.#tune(graph, signal));
+    this.#running = done.catch(() => {});
+    return done;
+  }
+
+  async #tune(graph: Graph, signal: AbortSignal | undefined): Promise<void> {
+    this.#restored ??= this.#restore();
+    await this.#restored;
+    const { budgetMs = TUNING_BUDGET_MS, store } = this.#options;
+    const open = unknown(graph, this.tuning);
+    if (open.length === 0 || budgetMs <= 0) return;
+    const until = performance.now() + budgetMs;
+    const clock = new Clock(this.#runtime.device);
+    let learned = false;
+    try {
+      for (const { choice, candidates } of open) {
+        if (performance.now() >= until) break;
+        signal?.throwIfAborted();
+        const times = await this.#race(clock, candidates, signal);
+        if (times.length === 0) continue;
+        this.tuning.learn(choice, times[0]!.name);
+        learned = true;
+        this.#options.onShape?.({ choice, times });
+      }
+    } finally {
+      clock.dispose();
+    }
+    if (learned) await store?.write(this.adapterKey, this.tuning.text());
+  }
+
+  async #restore(): Promise<void> {
+    const text = await this.#options.store?.read(this.adapterKey);
+    if (text) this.tuning.restore(text);
+  }
+
+  /** Milliseconds of each variant that works, the fastest first. */
+  async #race(clock: Clock, candidates: readonly Candidate[], signal: AbortSignal | undefined) {
+    const stage = new Stage(this.#runtime);
+    try {
+      const tasks: Task[] = [];
+      for (const candidate of candidates) {
+        const task = await stage.task(candidate);
+        if (task) tasks.push(task);
+      }
+      const batchMs = BATCH_MS[clock.kind];
+      const timed = (list: readonly Task[], rounds: number) =>
+        measure(clock, list, { batchMs, rounds, signal }).then((timings) =>
+          timings.map(({ least }, i) => ({ task: list[i]!, ms: least })).sort((a, b) => a.ms - b.ms),
+        );
+      const first = await timed(tasks, 1);
+      const hopeful = first.filter(({ ms }) => ms <= HOPELESS * first[0]!.ms).map(({ task }) => task);
+      const last = hopeful.length > 1 ? await timed(hopeful, ROUNDS) : first.slice(0, 1);
+      const rest = first.filter(({ task }) => !last.some((entry) => entry.task === task));
+      return [...last, ...rest].map(({ task, ms }) => ({ name: task.name, ms }));
+    } finally {
+      stage.dispose();
+    }
+  }
+}
+
+/** Shapes with more than one candidate that were not measured, those with most work in the graph first. */
+function unknown(graph: Graph, tuning: Tuning) {
+  const found = new Map<string, { choice: Choice; candidates: readonly Candidate[]; count: number }>();
+  for (const { choice } of graph.operations) {
+    if (!choice || graph.target.variants?.[choice.kind] !== undefined || tuning.has(choice)) continue;
+    const key = `${choice.kind} ${choice.form} ${choice.sizes.join(' ')}`;
+    const there = found.get(key);
+    if (there) there.count++;
+    else found.set(key, { choice, candidates: choice.candidates(), count: 1 });
+  }
+  return [...found.values()]
+    .filter(({ candidates }) => candidates.length > 1)
+    .map((entry) => ({ ...entry, work: entry.count * Math.min(...entry.candidates.map(({ cost }) => cost)) }))
+    .sort((a, b) => b.work - a.work);
+}
+
+/** Buffers of zeros in the place of tensors and weights: how long a kernel takes does not depend on values. */
+class Stage {
+  readonly #runtime: Runtime;
+  readonly #buffers = new Map<Resource, GPUBuffer>();
+  readonly #sizes: GPUBuffer[] = [];
+  #bytes = 0;
+
+  constructor(runtime: Runtime) {
+    this.#runtime = runtime;
+  }
+
+  /** The candidate's dispatches, ready to be recorded; null if it does not work on this device. */
+  async task({ name, lower }: Candidate): Promise<Task | null> {
+    const { pipelines, limits } = this.#runtime;
+    const calls = lower();
+    const resources = new Set(calls.flatMap(({ bind }) => Object.values(bind)));
+    const sizes = [...resources].filter((r) => !this.#buffers.has(r)).map(bytesOf);
+    const total = this.#bytes + sizes.reduce((a, b) => a + b, 0);
+    const largest = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
+    if (total > MAX_BYTES || sizes.some((bytes) => bytes > largest)) return null;
+    try {
+      const kernels = await Promise.all(calls.map((call) => pipelines.get(call)));
+      const steps = await this.#runtime.checked(`measuring ${name}`, () =>
+        calls.map((call, i) => ({
+          pipeline: kernels[i]!.pipeline,
+          group: this.#group(call, kernels[i]!),
+          grid: call.grid,
+        })),
+      );
+      const encode = (pass: GPUComputePassEncoder) => {
+        for (const { pipeline, group, grid } of steps) {
+          pass.setPipeline(pipeline);
+          pass.setBindGroup(0, group);
+          pass.dispatchWorkgroups(...grid);
+        }
+      };
+      return { name, encode };
+    } catch (error) {
+      this.#runtime.assertAlive();
+      console.warn(`${name} is left out: ${error instanceof Error ? error.message : error}`);
+      return null;
+    }
+  }
+
+  #group(call: KernelCall, kernel: CompiledKernel): GPUBindGroup {
+    const bindings: Record<string, Binding> = {};
+    for (const [name, resource] of Object.entries(call.bind)) {
+      bindings[name] = { buffer: this.#bufferOf(resource), offset: 0, size: bytesOf(resource) };
+    }
+    return bindGroup(this.#runtime, call, kernel, bindings, this.#sizesOf(call, kernel));
+  }
+
+  #bufferOf(resource: Resource): GPUBuffer {
+    let buffer = this.#buffers.get(resource);
+    if (!buffer) {
+      const bytes = bytesOf(resource);
+      buffer = this.#runtime.buffers.create('tuning', bytes, GPUBufferUsage.STORAGE | GPUBufferUsage.UNIFORM);
+      this.#buffers.set(resource, buffer);
+      this.#bytes += bytes;
+    }
+    return buffer;
+  }
+
+  #sizesOf(call: KernelCall, { uniformSizes }: CompiledKernel): Binding | null {
+    if (uniformSizes.length === 0) return null;
+    const bytes = sizesBlock(call, uniformSizes);
+    const buffer = this.#runtime.buffers.create('sizes', bytes.byteLength, GPUBufferUsage.UNIFORM, true);
+    new Uint8Array(buffer.getMappedRange()).set(bytes);
+    buffer.unmap();
+    this.#sizes.push(buffer);
+    return { buffer, offset: 0, size: bytes.byteLength };
+  }
+
+  dispose(): void {
+    for (const buffer of [...this.#buffers.values(), ...this.#sizes]) this.#runtime.buffers.destroy(buffer);
+  }
+}
+
+function bytesOf(resource: Resource): number {
+  const bytes =
+    resource.kind === 'uniform'
+      ? resource.block.size
+      : resource.kind === 'table'
+        ? resource.data.byteLength
+        : resource.bytes;
+  return Math.max(16, Math.ceil(bytes / 16) * 16);
+}

@@ -1,0 +1,94 @@
+/**
+ * @file Several ways to compute one operation, and which of them is taken.
+ *
+ * A layer describes its operation as a call of a `Family`. Each `Variant` of the family says whether it fits the call, what
+ * it should cost, and which dispatches it needs. Which one is taken: the one that is forced; else the one that was
+ * measured to be fastest, for this shape or the nearest one (tuning.ts); else the one that should cost least.
+ */
+import type { Graph, Operation, Target } from './graph.ts';
+import type { KernelCall } from './shader.ts';
+
+/**
+ * How exact a variant is. `float32`: as exact as sums in float32 are, within the tolerance of every recorded tensor.
+ * `reduced`: less, by an amount that its file states; taken only where a target asks for it.
+ */
+export type Accuracy = 'float32' | 'reduced';
+
+/** Kinds of operations with more than one way to compute them. */
+export type Kind = 'conv2d' | 'conv2d_gradient_strided' | 'linear' | 'attention' | 'group_norm';
+
+/** Variants to be taken, wherever they fit: a whole name, or the part of it before its tile sizes. */
+export type ForcedVariants = Readonly<Partial<Record<Kind, string>>>;
+
+export interface Variant<Call> {
+  /** Unique in its family. Tile sizes, if any, follow after a space: `registers 4x2`. */
+  readonly name: string;
+  readonly accuracy: Accuracy;
+  /** Where it should win, in a few words. */
+  readonly note: string;
+  /** Whether it computes this call at all, and needs no more than the target has. */
+  fits(target: Target, call: Call): boolean;
+  /** What it should cost, in multiply-adds of vec4f: comparable within a family only. */
+  cost(target: Target, call: Call): number;
+  lower(graph: Graph, call: Call): readonly KernelCall[];
+}
+
+/** What the best variant of a call depends on. Calls of one form are compared by their sizes. */
+export interface CallShape {
+  /** What must be equal for a comparison to mean anything, for example `3x3 stride 1 f32`. */
+  readonly form: string;
+  readonly sizes: readonly number[];
+}
+
+export interface Family<Call> {
+  readonly kind: Kind;
+  readonly variants: readonly Variant<Call>[];
+  shape(call: Call): CallShape;
+}
+
+/** One way to lower an operation. */
+export interface Candidate {
+  readonly name: string;
+  readonly note: string;
+  readonly cost: number;
+  lower(): readonly KernelCall[];
+}
+
+/** An operation's ways, for whoever measures them. */
+export interface Choice extends CallShape {
+  readonly kind: Kind;
+  /** Those that may be taken, the one that should cost least first. */
+  candidates(): readonly Candidate[];
+  /** The one that a plan takes. @throws Error if none fits */
+  chosen(): Candidate;
+}
+
+/** The parts of an operation that depend on the variant. */
+export function variantsOf<Call>(graph: Graph, family: Family<Call>, call: Call): Pick<Operation, 'lower' | 'choice'> {
+  const { kind } = family;
+  const { target } = graph;
+  const shape = family.shape(call);
+  const candidates = () => candidatesOf(graph, family, call);
+  const chosen = () => {
+    const list = candidates();
+    const forced = list.find(({ name }) => named(name, target.variants?.[kind]));
+    const found = forced ?? target.tuning?.choose({ kind, ...shape }, list) ?? list[0];
+    if (!found) throw new Error(`no variant of ${kind} fits ${shape.form} ${shape.sizes.join(' x ')}`);
+    return found;
+  };
+  return { choice: { kind, ...shape, candidates, chosen }, lower: () => chosen().lower() };
+}
+
+function candidatesOf<Call>(graph: Graph, { kind, variants }: Family<Call>, call: Call): Candidate[] {
+  const { target } = graph;
+  const forced = target.variants?.[kind];
+  return variants
+    .filter((v) => v.accuracy === 'float32' || target.accuracy === 'reduced' || named(v.name, forced))
+    .filter((v) => v.fits(target, call))
+    .map((v) => ({ name: v.name, note: v.note, cost: v.cost(target, call), lower: () => v.lower(graph, call) }))
+    .sort((a, b) => a.cost - b.cost);
+}
+
+/** Whether a variant goes by `wanted`: its name, or the name without its tile sizes. */
+const named = (name: string, wanted: string | undefined): boolean =>
+  wanted !== undefined && (name === wanted || name.startsWith(`${wanted} `));
