@@ -122,10 +122,15 @@ function groupsOf(all: Judged): Judged[] {
   return Array.from({ length: count }, (_, k) => part(all, start(k), start(k + 1)));
 }
 
-/** Figures of the pictures of all seeds together, each with its standard error. */
+/**
+ * Figures of the pictures of all seeds together, each with its standard error; but recall has none: with fewer pictures the
+ * balls of a class reach into others, so what is left tells nothing of the spread.
+ */
 export const figuresOf = (seeds: readonly Judged[], real: Reference): JackknifedFigures => {
   const groups = groupsOf(pooled(seeds));
-  return figuresFrom((name) => jackknife(groups, (some) => MEASURES[name](pooled(some), real)));
+  return figuresFrom((name) =>
+    jackknife(name === 'recall' ? [pooled(groups)] : groups, (some) => MEASURES[name](pooled(some), real)),
+  );
 };
 
 /** Rows of the same seeds have the same noise, picture by picture; of others, leaving out the same group means nothing. */

@@ -211,12 +211,12 @@ export function measuredPart(inputs: ReportInputs, plot: string): string {
     `Measured on ${date} with ${adapters.join(', ')}, ${(seconds / 60).toFixed(0)} minutes of sampling.`,
     `Each row is compared with the same ${referenceCount} real test pictures, in the features of a classifier that has never`,
     `seen noise. Seeds: ${seedsOf(rows)}. ± is the standard error (the jackknife’s, leaving out each of 12 groups of pictures at`,
-    'most, classes balanced). For real pictures it is the standard deviation over disjoint sets of as many: what chance alone',
-    'does to a figure at this count. All settings start from the same noise, so a difference is known better than its two',
-    'sides. Kernel distance is unbiased: over all pictures, and by class, each picture against real ones of the class it was',
-    'asked to be.',
-    'Fréchet distance and recall depend on the number of pictures, so compare them at equal counts. Variety is the mean',
-    'squared distance of two pictures of a class, 1 for real ones.',
+    'most, classes balanced); recall has none, since it depends too much on the number of pictures. For real pictures ± is',
+    'the standard deviation over disjoint sets of as many: what chance alone does to a figure at this count. All settings',
+    'start from the same noise, so a difference is known better than its two sides. Kernel distance is unbiased: over all',
+    'pictures, and by class, each picture against real ones of the class it was asked to be. Fréchet distance and recall',
+    'depend on the number of pictures, so compare them at equal counts. Variety is the mean squared distance of two pictures',
+    'of a class, 1 for real ones.',
     '"Clamped" is the share of values beyond [-1.1, 1.1] in the last sample.',
   ].join('\n');
   return [`![Figures by scale and form](${plot})`, about, ...scaleTables(inputs), ...formTables(inputs)].join('\n\n');

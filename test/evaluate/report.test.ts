@@ -92,6 +92,7 @@ test('rows pool the seeds, in order of sampler, class, form and scale', () => {
   const kernels = scales.map(({ figures }) => figures.kernel.value);
   expect(kernels.at(-1)!).toBeGreaterThan(10 * Math.abs(kernels[0]!));
   expect(scales[0]!.figures.kernel.error).toBeGreaterThan(0);
+  expect(scales[0]!.figures.recall).toEqual({ value: expect.any(Number), error: null, without: [] });
 });
 
 /** A row whose agreement and variety are given, with what they are without each of the groups. */
