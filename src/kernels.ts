@@ -18,6 +18,7 @@ export * as elementwise from './layers/elementwise.ts';
 export * as groupNorm from './layers/group_norm.ts';
 export * as linear from './layers/linear.ts';
 export * as resample from './layers/resample.ts';
+export type { DivisionRule } from './runtime/divide.ts';
 export { Graph, type Target } from './runtime/graph.ts';
 export { Plan, type PlanOptions } from './runtime/plan.ts';
 export type { Activation, Shape, Tensor } from './runtime/resources.ts';

@@ -4,12 +4,22 @@ import type { Checkpoint, CheckpointTensor } from '../src/checkpoints/safetensor
 import { type Evaluation, evaluate } from '../src/cli/verify/evaluate.ts';
 import { requestNodeDevice } from '../src/node/device.ts';
 import { Runtime } from '../src/runtime/device.ts';
-import type { Shape } from '../src/runtime/resources.ts';
+import type { Graph, Target } from '../src/runtime/graph.ts';
+import type { Plan } from '../src/runtime/plan.ts';
+import type { Activation, Shape } from '../src/runtime/resources.ts';
+import { type ForcedVariants, parseVariants } from '../src/runtime/variants.ts';
 
-/** A runtime for one test file, on the adapter that PILOTWAVE_ADAPTER names. */
-export async function testRuntime(): Promise<Runtime> {
+/**
+ * A runtime for one test file, on the adapter that PILOTWAVE_ADAPTER names. PILOTWAVE_VARIANTS forces variants of kernels,
+ * for example "conv2d=winograd 2x2,linear=lanes".
+ *
+ * @param own variants forced where the environment says nothing
+ */
+export async function testRuntime(own: ForcedVariants = {}): Promise<Runtime> {
   const { device } = await requestNodeDevice(process.env['PILOTWAVE_ADAPTER'] ?? 'auto');
-  const runtime = new Runtime(device, { tuning: 'off' });
+  const forced = process.env['PILOTWAVE_VARIANTS'];
+  const variants = { ...own, ...(forced ? parseVariants(forced) : {}) };
+  const runtime = new Runtime(device, { tuning: 'off', variants });
   const errors: string[] = [];
   device.addEventListener('uncapturederror', (event) => errors.push((event as GPUUncapturedErrorEvent).error.message));
   afterAll(() => {
@@ -58,7 +68,8 @@ export const run = (
   runtime: Runtime,
   weights: Checkpoint,
   build: (e: Evaluation) => void,
-): Promise<Record<string, Float32Array>> => evaluate(runtime, weights, build);
+  target?: Target,
+): Promise<Record<string, Float32Array>> => evaluate(runtime, weights, build, target);
 
 /**
  * Relative L2 error within `tolerance`. A float32 sum of k terms errs by about 6e-8 * sqrt(k) of its size; 2e-6 leaves a
@@ -81,4 +92,23 @@ export function inner(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let sum = 0;
   for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!;
   return sum;
+}
+
+/** Sets all inputs of a plan, and all fields of its uniforms, to something. */
+export function setEverything(plan: Plan, graph: Graph): void {
+  let seed = 1;
+  for (const tensor of graph.persistent) {
+    if (!plan.has(tensor) || graph.fills.has(tensor as Activation)) continue;
+    const words = tensor.bytes / 4;
+    if (!tensor.shape)
+      plan.write(
+        tensor,
+        Uint32Array.from({ length: words }, (_, i) => i % 7),
+      );
+    else plan.write(tensor, values(tensor.shape.n * tensor.shape.c * tensor.shape.h * tensor.shape.w, seed++));
+  }
+  for (const uniform of graph.uniforms) {
+    const fields = Object.entries(uniform.block.fields);
+    plan.set(uniform, Object.fromEntries(fields.map(([name, { type }]) => [name, type === 'f32' ? 0.75 : 3])));
+  }
 }

@@ -10,6 +10,7 @@
 // x, y [N, PIXELS, C'/4] of vec4f; embedding [N, EMBEDDING_STRIDE] from EMBEDDING_OFFSET on: scale [C], shift [C]
 // (EMBEDDING 1) or e [C] (EMBEDDING 2); gamma, beta [C]; coefficients [N, 4, C'/4]: center, factor, offset, rstd^2 (saved
 // for the backward pass). C' is C padded to a multiple of 4. y is written with APPLY alone.
+// EMBEDDING is a size, not a switch: it is asked outside the loops over pixels, and a pipeline less is compiled.
 // Host checks: CHANNELS % GROUPS == 0, SPAN_QUADS * 4 * GROUPS % CHANNELS == 0.
 
 const RUN: u32 = 8u; // tile: pixels held in registers
@@ -22,7 +23,7 @@ override SPAN_QUADS: u32;
 override EMBEDDING_STRIDE: u32;
 override EMBEDDING_OFFSET: u32;
 override EPS: f32;
-override EMBEDDING: u32 = 0u;
+override EMBEDDING: u32;
 override SILU: bool = false;
 override APPLY: bool = false;
 override THREADS: u32 = 4u;

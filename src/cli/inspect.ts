@@ -32,6 +32,11 @@ const OPTIONS = {
   precision: { type: 'string', value: 'FORMAT', help: 'f32, f16 or int8: how matrices are kept', default: 'f32' },
   height: { type: 'string', value: 'H', help: 'of the pictures (the model’s image_size)' },
   width: { type: 'string', value: 'W', help: 'of the pictures (the model’s image_size)' },
+  'memory-budget': {
+    type: 'string',
+    value: 'MB',
+    help: 'most megabytes of activations in a plan; what does not fit is computed anew (no limit)',
+  },
   target: { type: 'string', value: 'KIND', help: 'gpu or cpu: which adapter the plan is for', default: 'gpu' },
   tensors: { type: 'boolean', help: 'lists every tensor of the file' },
   json: { type: 'boolean', help: 'prints one JSON object' },
@@ -58,7 +63,9 @@ export async function inspect(argv: readonly string[]): Promise<number> {
     const text = options[name];
     return text === undefined ? {} : { [name]: numberOption(name, text, { min: 1, whole: true }) };
   };
+  const budget = options['memory-budget'];
   const settings = {
+    ...(budget === undefined ? {} : { memoryBudget: 1e6 * numberOption('memory-budget', budget, { min: 0 }) }),
     batch: numberOption('batch', options.batch, { min: 1, whole: true }),
     precision: choiceOption('precision', options.precision, ['f32', 'f16', 'int8']),
     ...size('height'),
@@ -195,10 +202,12 @@ function tree(layers: readonly LayerSummary[]): string[] {
 }
 
 function planText(plan: PlanSummary, { precision }: Given): string {
-  const { what, dispatches, multiplyAdds, weightBytes, activationBytes, liveBytes } = plan;
+  const { what, dispatches, recomputed, multiplyAdds, weightBytes, activationBytes, liveBytes, problem } = plan;
   const peak = `peak ${bytes(weightBytes + activationBytes)}`;
   const parts = `weights ${bytes(weightBytes)} as ${precision}, activations ${bytes(activationBytes)}, of which ${bytes(liveBytes)} alive at once`;
-  return `Plan of the ${what}: ${dispatches} dispatches, ${count(multiplyAdds)} multiply-adds, ${peak} (${parts})`;
+  const again = recomputed === 0 ? '' : `, ${recomputed} of them to compute anew what did not fit`;
+  const text = `Plan of the ${what}: ${dispatches} dispatches${again}, ${count(multiplyAdds)} multiply-adds, ${peak} (${parts})`;
+  return problem === null ? text : `${text}\n  Not within the budget: ${problem}.`;
 }
 
 const stepText = (step: PlanSummary | null, given: Given): string => (step ? `${planText(step, given)}\n` : '');

@@ -33,6 +33,11 @@ export interface DenoiserOptions {
   readonly width?: number;
   /** Size of the smaller picture that a super-resolution model sees. */
   readonly lowRes?: { readonly height: number; readonly width: number };
+  /**
+   * Bytes that a step may allocate for activations. What does not fit is computed anew where it is read again, with the
+   * same results: see docs/performance.md. With a hook (`denoisedFn`) a step is two plans, and each may take so much.
+   */
+  readonly memoryBudget?: number;
 }
 
 export class Denoiser {
@@ -41,16 +46,18 @@ export class Denoiser {
   readonly guidance: Guidance;
   readonly shape: Shape;
   readonly lowRes: { readonly h: number; readonly w: number } | null;
+  readonly memoryBudget: number | undefined;
   readonly #steppers = new Map<string, Promise<Stepper>>();
 
   /** @throws OptionError if model, guidance and size do not go together */
-  constructor(runtime: Runtime, { unet, guidance, batch, height, width, lowRes }: DenoiserOptions) {
+  constructor(runtime: Runtime, { unet, guidance, batch, height, width, lowRes, memoryBudget }: DenoiserOptions) {
     const { model, nullClass } = unet.config;
     this.runtime = runtime;
     this.unet = unet;
     this.guidance = guidance;
     this.shape = { n: batch, c: model.in_channels, h: height ?? model.image_size, w: width ?? model.image_size };
     this.lowRes = lowRes ? { h: lowRes.height, w: lowRes.width } : null;
+    this.memoryBudget = memoryBudget;
     if (!Number.isInteger(batch) || batch < 1) throw new OptionError(`batch should be at least 1, found ${batch}`);
     if ((unet.config.kind === 'super_resolution') !== (lowRes !== undefined)) {
       throw new OptionError(
@@ -81,7 +88,11 @@ export class Denoiser {
     return ours === null ? theirs : theirs === null ? ours : Math.min(ours, theirs);
   }
 
-  /** The plan for a sampler: built at the first call with its key, kept for the next ones. */
+  /**
+   * The plan for a sampler: built at the first call with its key, kept for the next ones.
+   *
+   * @throws OptionError if no way was found to stay within the memory budget
+   */
   stepper(part: SamplerPart, features: StepFeatures, options: PlanOptions = {}): Promise<Stepper> {
     const checks = options.checkFinite ?? false;
     const key = [part.key, part.noise, guidanceKey(this.guidance), ...Object.values(features), checks].join('|');
@@ -167,7 +178,7 @@ export class Stepper {
     features: StepFeatures,
     options: PlanOptions,
   ): Promise<Stepper> {
-    const { runtime, unet: model, guidance, shape, lowRes } = denoiser;
+    const { runtime, unet: model, guidance, shape, lowRes, memoryBudget } = denoiser;
     const step = buildStep(runtime.target, { model, guidance, shape, lowRes }, part, features);
     const plans: Plan[] = [];
     try {
@@ -177,7 +188,7 @@ export class Stepper {
         const outputs = wanted.filter(
           (t) => graph.persistent.has(t) || graph.operations.some((o) => o.outputs.includes(t)),
         );
-        const plan = await Plan.create(runtime, graph, outputs, { ...options, shared });
+        const plan = await Plan.create(runtime, graph, outputs, { ...options, memoryBudget, shared });
         plans.push(plan);
         for (const tensor of [...outputs, ...graph.persistent]) {
           if (plan.has(tensor) && !shared.has(tensor)) shared.set(tensor, plan.bufferOf(tensor));

@@ -11,9 +11,10 @@ import type { Layer } from '../layers/encoder.ts';
 import { buildNetwork, inputShape, type NetworkSize, usualLowRes } from '../layers/network.ts';
 import * as superResolution from '../layers/super_resolution.ts';
 import * as unet from '../layers/unet.ts';
-import type { Target } from '../runtime/graph.ts';
+import { OptionError } from '../runtime/errors.ts';
+import type { Graph, Target } from '../runtime/graph.ts';
 import { pipelineKey } from '../runtime/pipelines.ts';
-import type { Shape } from '../runtime/resources.ts';
+import type { Shape, Tensor } from '../runtime/resources.ts';
 import { type Schedule, type ScheduledCall, schedule } from '../runtime/schedule.ts';
 import type { MatrixFormat } from '../runtime/weight_formats.ts';
 import { WeightShapes } from '../runtime/weights.ts';
@@ -56,6 +57,10 @@ export interface PlanSummary {
   /** The largest sum of activations alive at once: no plan can do with less. */
   readonly liveBytes: number;
   readonly largestActivationBytes: number;
+  /** Dispatches that compute anew what did not fit into the memory budget; those above include them. */
+  readonly recomputed: number;
+  /** Why the memory budget cannot be met, if so: then the figures are those without one. */
+  readonly problem: string | null;
 }
 
 export interface SummaryOptions {
@@ -66,6 +71,8 @@ export interface SummaryOptions {
   readonly target?: Target;
   /** How matrices are kept on the device; activations are float32. `f32` by default. */
   readonly precision?: MatrixFormat;
+  /** Bytes that each plan may allocate for activations. */
+  readonly memoryBudget?: number | undefined;
 }
 
 const GPU: Target = { adapter: 'gpu', slowCompiler: false };
@@ -82,17 +89,16 @@ export function shapedModel<C extends ModelConfig>(
 
 /** @throws OptionError or Error if pictures of that size do not go through such a model */
 export function summarize(config: ModelConfig, options: SummaryOptions = {}): ModelSummary {
-  const made = passOf(config, options, false);
-  const calls = made.calls;
+  const { calls } = planned(...passOf(config, options, false), {}).made;
   const parameters = modelParameters(config);
   const layers = layersOf(config).map(({ name, what }) => {
     const own = parameters.filter((p) => p.name === name || p.name.startsWith(`${name}.`));
     const ownCalls = calls.filter((call) => call.layer === name);
     return { name, what, parameters: elements(own), multiplyAdds: multiplyAdds(ownCalls), shape: resultOf(ownCalls) };
   });
-  const plans = [planOf('forward pass', made)];
+  const plans = [planOf('forward pass', ...passOf(config, options, false), options)];
   if (config.kind === 'classifier') {
-    plans.push(planOf('forward pass and input gradient', passOf(config, options, true)));
+    plans.push(planOf('forward pass and input gradient', ...passOf(config, options, true), options));
   }
   return { config, parameters: elements(parameters), multiplyAdds: multiplyAdds(calls), layers, plans };
 }
@@ -112,7 +118,7 @@ export function summarizeStep(
   const features = { dynamicThreshold: false, inpaint: false, hook: false };
   const step = buildStep(options.target ?? GPU, settings, linearPart('none'), features);
   const outputs = Object.values(step.outputs).filter((t) => t !== null);
-  return planOf(guide ? 'guided DDIM step' : 'DDIM step', schedule(step.graphs[0]!, outputs));
+  return planOf(guide ? 'guided DDIM step' : 'DDIM step', step.graphs[0]!, outputs, options);
 }
 
 const sizeOf = (config: ModelConfig, { batch = 1, height, width }: SummaryOptions): NetworkSize => {
@@ -120,10 +126,24 @@ const sizeOf = (config: ModelConfig, { batch = 1, height, width }: SummaryOption
   return { ...size, lowRes: usualLowRes(config, size) };
 };
 
-function passOf(config: ModelConfig, options: SummaryOptions, gradient: boolean): Schedule {
+function passOf(config: ModelConfig, options: SummaryOptions, gradient: boolean): [Graph, Tensor[]] {
   const size = sizeOf(config, options);
   const { graph, outputs } = buildNetwork(options.target ?? GPU, shapedModel(config, options), size, gradient);
-  return schedule(graph, gradient ? [outputs.selected, outputs.gradient].filter((t) => t !== null) : [outputs.output]);
+  return [graph, gradient ? [outputs.selected, outputs.gradient].filter((t) => t !== null) : [outputs.output]];
+}
+
+/** A schedule within the memory budget, or without one and the reason why not. */
+function planned(
+  graph: Graph,
+  outputs: readonly Tensor[],
+  { memoryBudget }: Pick<SummaryOptions, 'memoryBudget'>,
+): { made: Schedule; problem: string | null } {
+  try {
+    return { made: schedule(graph, outputs, { memoryBudget }), problem: null };
+  } catch (error) {
+    if (memoryBudget === undefined || !(error instanceof OptionError)) throw error;
+    return { made: schedule(graph, outputs), problem: error.message };
+  }
 }
 
 /** Names and descriptions of a model's layers, in the order in which they run. */
@@ -177,7 +197,10 @@ const elements = (parameters: readonly { readonly shape: readonly number[] }[]):
 const PRODUCTS = /^(conv2d|linear|attention)\//;
 
 const multiplyAdds = (calls: readonly ScheduledCall[]): number =>
-  calls.reduce((sum, { shader, cost }) => sum + (PRODUCTS.test(shader.name) ? cost.flops / 2 : 0), 0);
+  calls.reduce(
+    (sum, { shader, cost }) => sum + (cost.multiplyAdds ?? (PRODUCTS.test(shader.name) ? cost.flops / 2 : 0)),
+    0,
+  );
 
 /** Shape of what the last of some calls writes. */
 function resultOf(calls: readonly ScheduledCall[]): Shape | null {
@@ -189,7 +212,13 @@ function resultOf(calls: readonly ScheduledCall[]): Shape | null {
   return written.flatMap((r) => (r?.kind === 'tensor' && r.shape ? [r.shape] : []))[0] ?? null;
 }
 
-function planOf(what: string, made: Schedule): PlanSummary {
+function planOf(
+  what: string,
+  graph: Graph,
+  outputs: readonly Tensor[],
+  options: Pick<SummaryOptions, 'memoryBudget'>,
+): PlanSummary {
+  const { made, problem } = planned(graph, outputs, options);
   const weights = new Map<WeightShapes, Map<string, number>>();
   let largest = 0;
   for (const { bind } of made.calls) {
@@ -212,5 +241,7 @@ function planOf(what: string, made: Schedule): PlanSummary {
     activationBytes: made.bytes,
     liveBytes: made.liveBytes,
     largestActivationBytes: largest,
+    recomputed: made.recomputed,
+    problem,
   };
 }

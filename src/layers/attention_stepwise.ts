@@ -63,7 +63,7 @@ const THREADS = 8;
 const MAX_SCORE_BYTES = 64 * 2 ** 20;
 
 /** Below so many tokens one dispatch is worth more than large tiles. */
-const FEW_TOKENS = 64;
+const FEW_TOKENS = 16;
 
 /** MODE of shaders/attention/scores.wgsl. */
 const MODES = { scores: 0, weights: 1, gradient: 2 } as const;
@@ -146,7 +146,7 @@ function mixTransposed(graph: Graph, call: AttentionCall, scores: Tensor, a: Row
 
 export const stepwise: AttentionWay = {
   name: 'stepwise',
-  note: 'large tiles over stored scores: for CPU adapters from 64 tokens on',
+  note: 'large tiles over stored scores: for CPU adapters',
   fits: (call) => scoreBytes(call) <= MAX_SCORE_BYTES,
 
   // On a CPU loads are dear and memory is there; on a GPU it is the other way round.

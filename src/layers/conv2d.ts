@@ -11,7 +11,10 @@ import type { Cost } from '../runtime/shader.ts';
 import { type Family, variantsOf } from '../runtime/variants.ts';
 import type { ChannelMap, MatrixOptions } from '../runtime/weights.ts';
 import type { Builder, Parameter } from './builder.ts';
+import { f16 } from './conv2d_f16.ts';
 import * as registers from './conv2d_registers.ts';
+import { winograd } from './conv2d_winograd.ts';
+import { split, workgroup } from './conv2d_workgroup.ts';
 import { type ConvolutionCall, convolutionCost, type StridedGradientCall } from './convolution_call.ts';
 import * as linear from './linear.ts';
 
@@ -91,7 +94,7 @@ export function forward(
 
 const CONVOLUTIONS: Family<ConvolutionCall> = {
   kind: 'conv2d',
-  variants: [...registers.forward],
+  variants: [...registers.forward, ...winograd, ...workgroup, ...split, ...f16],
   shape: ({ kernel, stride, x, y }) => ({
     form: `${kernel}x${kernel} stride ${stride}`,
     sizes: [y.shape.n, y.shape.h, y.shape.w, x.shape.c, y.shape.c],

@@ -3,7 +3,7 @@
  */
 import { type Activation, activationBytes, type PackedWeights, type Shape } from '../runtime/resources.ts';
 import type { Cost } from '../runtime/shader.ts';
-import type { MatrixOptions } from '../runtime/weights.ts';
+import type { KernelLayout } from '../runtime/weights.ts';
 
 /** One convolution to be computed: a layer's forward pass, or the input gradient of one. */
 export interface ConvolutionCall {
@@ -14,7 +14,7 @@ export interface ConvolutionCall {
   readonly residual: Activation | null;
   readonly y: Activation;
   /** The kernels, in the layout that a variant reads. */
-  weights(options?: Pick<MatrixOptions, 'format'>): PackedWeights;
+  weights(layout?: KernelLayout): PackedWeights;
 }
 
 /** dx of a convolution at stride 2: `dy` is of the smaller size. The weights are transposed. */

@@ -5,9 +5,9 @@
  *   scale-shift  y = ((x - mean) * rstd * gamma + beta) * (1 + scale) + shift
  *   add          y = plain of (x + e)
  *
- * Saved for the backward pass: x and one affine map a channel. There are two ways to the same result:
- * group_norm_segments.ts cuts maps into segments, for many invocations; group_norm_spans.ts has one invocation for whole
- * groups, for few dispatches.
+ * Saved for the backward pass: x and one affine map a channel. There are three ways to the same result:
+ * group_norm_segments.ts cuts maps into segments, for many invocations; group_norm_workgroup.ts has a workgroup for whole
+ * groups, group_norm_spans.ts one invocation, both for few dispatches.
  */
 
 import { OptionError } from '../runtime/errors.ts';
@@ -19,6 +19,7 @@ import type { Builder, Parameter } from './builder.ts';
 import type { Embedding, GroupNormCall, GroupNormGradientCall, GroupNormWay } from './group_norm_call.ts';
 import { segments } from './group_norm_segments.ts';
 import { spans } from './group_norm_spans.ts';
+import { workgroup } from './group_norm_workgroup.ts';
 
 export type { Embedding } from './group_norm_call.ts';
 
@@ -45,7 +46,7 @@ export function parameters({ channels }: GroupNorm, name: string): Parameter[] {
   ];
 }
 
-const WAYS: readonly GroupNormWay[] = [segments, spans];
+const WAYS: readonly GroupNormWay[] = [segments, spans, workgroup];
 
 const familyOf = <Call extends GroupNormCall>(
   form: string,
@@ -69,12 +70,12 @@ const familyOf = <Call extends GroupNormCall>(
 
 const FORWARD = familyOf<GroupNormCall>(
   'forward',
-  () => true,
+  (way, call) => way.fits(call),
   (way, graph, call) => way.forward(graph, call),
 );
 const GRADIENT = familyOf<GroupNormGradientCall>(
   'gradient',
-  (way, { dEmbedding }) => dEmbedding === null || way.embeddingGradient,
+  (way, call) => way.fits(call) && (call.dEmbedding === null || way.embeddingGradient),
   (way, graph, call) => way.backward(graph, call),
 );
 

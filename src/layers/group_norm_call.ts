@@ -45,10 +45,17 @@ export interface GroupNormWay {
   readonly note: string;
   /** Whether it makes the gradient of an embedding too. */
   readonly embeddingGradient: boolean;
+  fits(call: GroupNormCall): boolean;
   /** In multiply-adds of vec4f one after another. */
   cost(target: Target, call: GroupNormCall): number;
   forward(graph: Graph, call: GroupNormCall): readonly KernelCall[];
   backward(graph: Graph, call: GroupNormGradientCall): readonly KernelCall[];
+}
+
+/** Quads of the least run that holds whole groups: lcm(4, channels of a group) / 4. */
+export function spanQuads({ x, groups }: GroupNormCall): number {
+  const size = x.shape.c / groups;
+  return size / (size % 4 === 0 ? 4 : size % 2 === 0 ? 2 : 1);
 }
 
 /** EMBEDDING of the shaders. */
@@ -61,10 +68,10 @@ export const embeddingSizes = ({ embedding }: GroupNormCall) => ({
 
 /**
  * What costs are reckoned with: invocations at once, a load of a quad of the map, a load of one number that a dispatch before
- * has just written, a dispatch. On a CPU for two cores, as measured on SwiftShader, where a dispatch takes 20 us. On a GPU
+ * has just written, a dispatch, a barrier. On a CPU for two cores, as measured on SwiftShader, where a dispatch takes 20 us. On a GPU
  * estimated: lanes are many, a load of the map is waited for, and what was just written is in a cache.
  */
 export const COSTS = {
-  cpu: { lanes: 8, load: 8, number: 4, dispatch: 2300 },
-  gpu: { lanes: 2 ** 16, load: 64, number: 8, dispatch: 1000 },
+  cpu: { lanes: 8, load: 8, number: 4, dispatch: 2300, barrier: 5000 },
+  gpu: { lanes: 2 ** 16, load: 64, number: 8, dispatch: 1000, barrier: 20 },
 } as const;

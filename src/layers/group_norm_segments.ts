@@ -110,6 +110,7 @@ export const segments: GroupNormWay = {
   name: 'segments',
   note: 'many invocations: for GPUs and large maps',
   embeddingGradient: true,
+  fits: () => true,
 
   cost({ adapter }, call) {
     const { lanes, load, number, dispatch } = COSTS[adapter];

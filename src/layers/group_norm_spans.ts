@@ -7,7 +7,14 @@ import spansShader from '../../shaders/group_norm/spans.wgsl';
 import spansBackward from '../../shaders/group_norm/spans_backward.wgsl';
 import { quads } from '../runtime/resources.ts';
 import { kernelCall, lineGrid } from '../runtime/shader.ts';
-import { COSTS, EMBEDDING_MODES, embeddingSizes, type GroupNormCall, type GroupNormWay } from './group_norm_call.ts';
+import {
+  COSTS,
+  EMBEDDING_MODES,
+  embeddingSizes,
+  type GroupNormCall,
+  type GroupNormWay,
+  spanQuads,
+} from './group_norm_call.ts';
 import { apply, applyCost, applyGradient } from './group_norm_segments.ts';
 
 /** SwiftShader runs four invocations at once; smaller workgroups leave work for all cores. */
@@ -15,12 +22,6 @@ const THREADS = 4;
 
 /** With so few reads an invocation, making the result there takes less time than one more dispatch. */
 const SMALL_SPAN_READS = 256;
-
-/** Quads of the least run that holds whole groups: lcm(4, channels of a group) / 4. */
-function spanQuads({ x, groups }: GroupNormCall): number {
-  const size = x.shape.c / groups;
-  return size / (size % 4 === 0 ? 4 : size % 2 === 0 ? 2 : 1);
-}
 
 /** Quads that an invocation reads of x. */
 const spanReads = (call: GroupNormCall): number => spanQuads(call) * call.x.shape.h * call.x.shape.w;
@@ -41,6 +42,7 @@ export const spans: GroupNormWay = {
   name: 'spans',
   note: 'few dispatches: for CPU adapters',
   embeddingGradient: false,
+  fits: () => true,
 
   cost({ adapter }, call) {
     const { lanes, load, dispatch } = COSTS[adapter];
@@ -54,13 +56,13 @@ export const spans: GroupNormWay = {
     const { sizes, grid, small } = layout(call);
     const statistics = kernelCall(spansShader, {
       bind: { x, gamma, beta, embedding: embedding?.tensor ?? null, coefficients, y: small ? y : null },
-      sizes: { ...sizes, ...embeddingSizes(call), EPS: eps },
-      switches: {
+      sizes: {
+        ...sizes,
+        ...embeddingSizes(call),
+        EPS: eps,
         EMBEDDING: embedding ? EMBEDDING_MODES[embedding.mode] : 0,
-        SILU: silu,
-        APPLY: small,
-        THREADS,
       },
+      switches: { SILU: silu, APPLY: small, THREADS },
       tiles: {},
       grid,
       cost: { flops: (small ? 3 : 1) * x.bytes, bytes: (small ? 3 : 1) * x.bytes },

@@ -3,7 +3,7 @@
  */
 import type { Activation, PackedWeights } from '../runtime/resources.ts';
 import type { Cost } from '../runtime/shader.ts';
-import type { MatrixOptions } from '../runtime/weights.ts';
+import type { KernelLayout } from '../runtime/weights.ts';
 
 /** One product with every pixel's channels: a layer's forward pass, or the input gradient of one. */
 export interface ProductCall {
@@ -12,7 +12,7 @@ export interface ProductCall {
   readonly residual: Activation | null;
   readonly y: Activation;
   /** The matrix, in the layout that a variant reads. */
-  weights(options?: Pick<MatrixOptions, 'format'>): PackedWeights;
+  weights(layout?: KernelLayout): PackedWeights;
 }
 
 export function productCost(rows: number, ins: number, outs: number): Cost {

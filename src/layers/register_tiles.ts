@@ -17,11 +17,19 @@ export const THREADS = { THREADS_X: 16, THREADS_Y: 4 };
 /** What a load of a vec4f costs, in multiply-adds of one: measured on SwiftShader, estimated for GPUs' caches. */
 const LOAD_COST = { cpu: 8, gpu: 4 } as const;
 
-/** Invocations that keep a large GPU busy. */
-const GPU_LANES = 2 ** 16;
+export const loadCost = ({ adapter }: Target): number => LOAD_COST[adapter];
+
+/** Invocations that keep a GPU of middling size busy; a larger one is measured. */
+export const GPU_LANES = 2 ** 14;
+
+/** What one more dispatch costs: about 5 µs on a GPU, 20 µs on SwiftShader. */
+export const DISPATCH_COST = { cpu: 2e4, gpu: 100 * GPU_LANES } as const;
 
 /** More accumulators of vec4f than this leave a GPU's registers no room for a second wave. */
 const GPU_ACCUMULATORS = 16;
+
+/** On SwiftShader four quads took twice as long to compile as two, and brought nothing. */
+const CPU_QUADS = 2;
 
 /** Mesa’s LLVM takes seconds for more accumulators of several quads than this. */
 const SLOW_COMPILER_ACCUMULATORS = 8;
@@ -31,6 +39,7 @@ export function registerFits(target: Target, { run, quads }: RegisterTile, colum
   if ((run > 4 && run >= 2 * columns) || (quads > 1 && quads >= 2 * outQuads)) return false;
   const accumulators = run * quads;
   if (target.adapter === 'gpu') return accumulators <= 2 * GPU_ACCUMULATORS;
+  if (quads > CPU_QUADS) return false;
   return !target.slowCompiler || quads === 1 || accumulators <= SLOW_COMPILER_ACCUMULATORS;
 }
 
@@ -48,9 +57,14 @@ export interface TiledWork {
   readonly multiplyAdds: number;
 }
 
-/** All tiles together, those at the edges counted as whole ones, and what a GPU that is not full loses. */
+/** Neighbours along the rows that SwiftShader computes at once, whether they all have work or not. */
+const CPU_LANES = 4;
+
+/** All tiles together, those at the edges counted as whole ones, and what an adapter that is not full loses. */
 export function registerTileCost(target: Target, tile: RegisterTile, work: TiledWork): number {
-  const tiles = work.rows * Math.ceil(work.columns / tile.run) * Math.ceil(work.outQuads / tile.quads);
+  const across = work.rows * Math.ceil(work.columns / tile.run);
+  const lanes = target.adapter === 'cpu' ? CPU_LANES * Math.ceil(across / CPU_LANES) : across;
+  const tiles = lanes * Math.ceil(work.outQuads / tile.quads);
   const one = work.bodies * (LOAD_COST[target.adapter] * work.loads + work.multiplyAdds);
   if (target.adapter === 'cpu') return tiles * one;
   const crowded = tile.run * tile.quads > GPU_ACCUMULATORS ? 2 : 1;

@@ -3,6 +3,7 @@
  * not ask for.
  */
 import { Buffers } from './buffers.ts';
+import { cpuDivision, type DivisionRule, GPU_DIVISION } from './divide.ts';
 import { DeviceError } from './errors.ts';
 import type { Target } from './graph.ts';
 import { Pipelines } from './pipelines.ts';
@@ -73,6 +74,9 @@ export async function deviceOf(adapter: GPUAdapter): Promise<GPUDevice> {
   });
 }
 
+/** Of the machine, as a browser or Node 21 tells it; else a guess. */
+const processors = (): number => globalThis.navigator?.hardwareConcurrency ?? 4;
+
 export interface RuntimeOptions {
   /** Variants of kernels to be taken wherever they fit: for tests and comparisons. */
   readonly variants?: ForcedVariants;
@@ -83,6 +87,8 @@ export interface RuntimeOptions {
    * adapter a shipped table serves, unless `software` asks for measuring there too.
    */
   readonly tuning?: 'off' | (TunerOptions & { readonly software?: boolean });
+  /** How large a dispatch may be before it is divided, in place of a guess by the kind of adapter. */
+  readonly division?: DivisionRule;
 }
 
 export class Runtime {
@@ -93,6 +99,8 @@ export class Runtime {
   readonly buffers: Buffers;
   readonly pipelines: Pipelines;
   readonly pacer: SubmitPacer;
+  /** How large a dispatch may be. */
+  readonly division: DivisionRule;
   #lost: DeviceError | null = null;
   #placeholders: { read: GPUBuffer; write: GPUBuffer } | null = null;
 
@@ -100,7 +108,7 @@ export class Runtime {
   readonly tuner: Tuner | null;
 
   /** @param device any device; it stays the caller's */
-  constructor(device: GPUDevice, { variants, accuracy, tuning = {} }: RuntimeOptions = {}) {
+  constructor(device: GPUDevice, { variants, accuracy, tuning = {}, division }: RuntimeOptions = {}) {
     this.device = device;
     this.adapter = describeAdapter(device.adapterInfo);
     const { software, vendor } = this.adapter;
@@ -117,6 +125,7 @@ export class Runtime {
     this.buffers = new Buffers(device);
     this.pipelines = new Pipelines(device);
     this.pacer = new SubmitPacer(device);
+    this.division = division ?? (software ? cpuDivision(processors()) : GPU_DIVISION);
     const measures = tuning !== 'off' && (!software || tuning.software === true);
     this.tuner = measures ? new Tuner(this, known, { store: browserStore(), ...tuning }) : null;
     void device.lost.then((info) => {

@@ -2,11 +2,12 @@
  * @file Compiles kernel calls into pipelines, each once, all at the same time.
  *
  * A size is a pipeline constant, or a field of a uniform block that this module adds to the text: then one pipeline
- * serves every shape, which is what a first visit and a software adapter wait for.
+ * serves every shape, which is what a first visit and a software adapter wait for. The block also says which part of the
+ * grid a dispatch is, so that a large one can be divided (divide.ts) without a word of it in any shader.
  */
 import type { Runtime } from './device.ts';
 import { DeviceError } from './errors.ts';
-import type { KernelCall, Shader } from './shader.ts';
+import type { Grid, KernelCall, Shader } from './shader.ts';
 import { expandTiles } from './tiles.ts';
 import { readWeightsAs, weightFormat } from './weight_formats.ts';
 
@@ -52,7 +53,38 @@ export function kernelSource(call: KernelCall): string {
   }
   const fields = names.map((name) => `  ${name}: ${call.shader.sizes[name]},`).join('\n');
   const binding = call.shader.bindings.length;
-  return `${text}\nstruct Sizes {\n${fields}\n}\n@group(0) @binding(${binding}) var<uniform> sizes: Sizes;\n`;
+  return `${seeWholeGrid(text)}
+struct Sizes {
+  first_workgroup: vec3u,
+  workgroups: vec3u,
+${fields}
+}
+@group(0) @binding(${binding}) var<uniform> sizes: Sizes;
+`;
+}
+
+/** What a built-in value is in the whole grid, from what it is in one part of it. */
+const IN_WHOLE_GRID: Readonly<Record<string, (own: string, threads: string) => string>> = {
+  global_invocation_id: (own, threads) => `${own} + sizes.first_workgroup * vec3u(${threads})`,
+  workgroup_id: (own) => `${own} + sizes.first_workgroup`,
+  num_workgroups: () => 'sizes.workgroups',
+};
+
+/** Gives `main` the indices of the whole grid, whichever part of it is dispatched. Line numbers stay. */
+function seeWholeGrid(text: string): string {
+  const size = /@workgroup_size\(([^)]*)\)/.exec(text)![1]!.split(',');
+  const threads = [...size, '1', '1'].slice(0, 3).join(', ');
+  return text.replace(/\bfn\s+main\s*\(([^{]*)\)\s*\{/, (_, parameters: string) => {
+    const kept: string[] = [];
+    const values: string[] = [];
+    for (const [parameter, builtin, name] of parameters.matchAll(/@builtin\((\w+)\)\s+(\w+)\s*:\s*\w+/g)) {
+      const inWhole = IN_WHOLE_GRID[builtin!];
+      if (inWhole) values.push(`let ${name} = ${inWhole(`${name}_in_part`, threads)};`);
+      if (!inWhole) kept.push(parameter);
+      else if (builtin !== 'num_workgroups') kept.push(parameter.replace(/\w+(\s*:\s*\w+)$/, `${name}_in_part$1`));
+    }
+    return `fn main(${kept.join(', ')}) { ${values.join(' ')}`;
+  });
 }
 
 const uniformSizes = (call: KernelCall): string[] => (call.constantSizes ? [] : Object.keys(call.shader.sizes));
@@ -126,16 +158,28 @@ export class Pipelines {
   }
 }
 
-/** The sizes of a call as the bytes of its uniform block. */
-export function sizesBlock(call: KernelCall, names: readonly string[]): Uint8Array {
-  const bytes = new Uint8Array(Math.max(16, Math.ceil(names.length / 4) * 16));
+/** Where the sizes begin in their block: behind two vec3u. */
+const FIRST_SIZE = 28;
+
+/**
+ * The sizes of a call as the bytes of its uniform block.
+ *
+ * @param first the first workgroup of the part that is dispatched
+ */
+export function sizesBlock(call: KernelCall, names: readonly string[], first: Grid = [0, 0, 0]): Uint8Array {
+  const bytes = new Uint8Array(Math.ceil((FIRST_SIZE + names.length * 4) / 16) * 16);
   const view = new DataView(bytes.buffer);
+  for (const axis of [0, 1, 2] as const) {
+    view.setUint32(4 * axis, first[axis], true);
+    view.setUint32(16 + 4 * axis, call.grid[axis], true);
+  }
   names.forEach((name, i) => {
+    const at = FIRST_SIZE + i * 4;
     const type = call.shader.sizes[name];
     const value = call.sizes[name]!;
-    if (type === 'f32') view.setFloat32(i * 4, value, true);
-    else if (type === 'i32') view.setInt32(i * 4, value, true);
-    else view.setUint32(i * 4, value, true);
+    if (type === 'f32') view.setFloat32(at, value, true);
+    else if (type === 'i32') view.setInt32(at, value, true);
+    else view.setUint32(at, value, true);
   });
   return bytes;
 }

@@ -3,16 +3,17 @@
  * or bound any more; a run writes the changed inputs, records the dispatches and submits.
  */
 import type { Runtime } from './device.ts';
+import { divide, type Part } from './divide.ts';
 import { DeviceError } from './errors.ts';
 import type { Graph } from './graph.ts';
 import { fromNCHW, toNCHW } from './layout.ts';
 import { type Binding, bindGroup, type CompiledKernel, pipelineKey, sizesBlock } from './pipelines.ts';
 import type { Activation, PackedWeights, Resource, Table, Tensor, Uniform } from './resources.ts';
-import { type Schedule, schedule, withChecks } from './schedule.ts';
+import { type Schedule, type ScheduleOptions, schedule, withChecks } from './schedule.ts';
 import { SlicePlan } from './submit.ts';
 import type { Weights } from './weights.ts';
 
-export interface PlanOptions {
+export interface PlanOptions extends ScheduleOptions {
   readonly signal?: AbortSignal | undefined;
   /** Called as pipelines become ready: how many of how many. */
   readonly onCompile?: ((done: number, total: number) => void) | undefined;
@@ -22,10 +23,11 @@ export interface PlanOptions {
   readonly shared?: ReadonlyMap<Tensor, GPUBuffer> | undefined;
 }
 
+/** What is recorded at once: a call, or a part of a large one. */
 interface Step {
   readonly pipeline: GPUComputePipeline;
   readonly group: GPUBindGroup;
-  readonly grid: readonly [number, number, number];
+  readonly part: Part;
 }
 
 /** Offsets of uniform bindings must be multiples of this (WebGPU's default limit). */
@@ -34,6 +36,8 @@ const UNIFORM_ALIGNMENT = 256;
 export class Plan {
   readonly schedule: Schedule;
   readonly #runtime: Runtime;
+  /** The steps of each call. */
+  readonly #callSteps: readonly (readonly Step[])[];
   readonly #steps: readonly Step[];
   readonly #buffers: readonly GPUBuffer[];
   readonly #ownBuffer: ReadonlyMap<Tensor, GPUBuffer>;
@@ -46,7 +50,7 @@ export class Plan {
   private constructor(
     runtime: Runtime,
     made: Schedule,
-    steps: readonly Step[],
+    callSteps: readonly (readonly Step[])[],
     buffers: readonly GPUBuffer[],
     ownBuffer: ReadonlyMap<Tensor, GPUBuffer>,
     staging: ReadonlyMap<Tensor, GPUBuffer>,
@@ -54,17 +58,19 @@ export class Plan {
   ) {
     this.schedule = made;
     this.#runtime = runtime;
-    this.#steps = steps;
+    this.#callSteps = callSteps;
+    this.#steps = callSteps.flat();
     this.#buffers = buffers;
     this.#ownBuffer = ownBuffer;
     this.#staging = staging;
     this.#uniforms = uniforms;
-    this.#slices = new SlicePlan(made.calls.map((call) => call.cost));
+    this.#slices = new SlicePlan(this.#steps.map(({ part }) => part.cost));
   }
 
   /**
    * @param outputs tensors that `read` will be asked for
    * @throws DeviceError if a shader does not compile, a buffer is larger than the device allows, or memory runs out
+   * @throws OptionError if no way was found to stay within `memoryBudget`
    */
   static async create(
     runtime: Runtime,
@@ -73,7 +79,7 @@ export class Plan {
     options: PlanOptions = {},
   ): Promise<Plan> {
     await runtime.tuner?.tune(graph, options.signal);
-    const plain = schedule(graph, outputs);
+    const plain = schedule(graph, outputs, options);
     const made = options.checkFinite ? withChecks(plain) : plain;
     checkLimits(made, runtime.limits);
 
@@ -113,7 +119,12 @@ export class Plan {
         };
         const uniforms = new UniformArena(graph.uniforms, (size) => allocate('uniforms', size, UNIFORM | COPY_DST));
         const sizes = new SizesArena();
-        const places = made.calls.map((call, i) => sizes.place(sizesBlock(call, kernels[i]!.uniformSizes)));
+        const parts = made.calls.map((call, i) =>
+          divide(call, runtime.division).map((part) => ({
+            part,
+            place: sizes.place(sizesBlock(call, kernels[i]!.uniformSizes, part.first)),
+          })),
+        );
         const sizesBuffer = allocate('sizes', sizes.byteLength, UNIFORM | COPY_DST);
         runtime.device.queue.writeBuffer(sizesBuffer, 0, sizes.bytes());
 
@@ -135,13 +146,13 @@ export class Plan {
             }
           }
         };
-        const steps = made.calls.map((call, i): Step => {
+        const steps = made.calls.map((call, i) => {
           const kernel = kernels[i]!;
           const bindings = Object.fromEntries(Object.entries(call.bind).map(([name, r]) => [name, bindingOf(r)]));
-          const place = places[i]!;
-          const block = kernel.uniformSizes.length > 0 ? { buffer: sizesBuffer, ...place } : null;
-          const group = bindGroup(runtime, call, kernel, bindings, block);
-          return { pipeline: kernel.pipeline, group, grid: call.grid };
+          return parts[i]!.map(({ part, place }): Step => {
+            const block = kernel.uniformSizes.length > 0 ? { buffer: sizesBuffer, ...place } : null;
+            return { pipeline: kernel.pipeline, group: bindGroup(runtime, call, kernel, bindings, block), part };
+          });
         });
         return new Plan(runtime, made, steps, allocated, ownBuffer, staging, uniforms);
       });
@@ -156,7 +167,7 @@ export class Plan {
     }
   }
 
-  /** Dispatches a run makes. */
+  /** Dispatches a run makes: one for each of `schedule.calls`, more for those so large that they are divided. */
   get dispatches(): number {
     return this.#steps.length;
   }
@@ -222,24 +233,19 @@ export class Plan {
   async run(signal?: AbortSignal): Promise<void> {
     this.#assertUsable();
     this.#uniforms.flush(this.#runtime.device);
-    await this.#runtime.pacer.run(this.#slices, (pass, from, to) => this.encode(pass, from, to), signal);
+    await this.#runtime.pacer.run(this.#slices, (pass, from, to) => record(pass, this.#steps.slice(from, to)), signal);
   }
 
   /**
-   * Records the dispatches from `from` to before `to` into a pass of the caller's: to time a part, or to submit the plan
-   * together with other work. Uniforms are as of the last `run`.
+   * Records the calls of `schedule.calls` from `from` to before `to` into a pass of the caller's: to time some of them, or
+   * to submit the plan together with other work. Uniforms are as of the last `run`.
    */
-  encode(pass: GPUComputePassEncoder, from = 0, to = this.#steps.length): void {
-    for (let i = from; i < to; i++) {
-      const { pipeline, group, grid } = this.#steps[i]!;
-      pass.setPipeline(pipeline);
-      pass.setBindGroup(0, group);
-      pass.dispatchWorkgroups(...grid);
-    }
+  encode(pass: GPUComputePassEncoder, from = 0, to = this.#callSteps.length): void {
+    for (let i = from; i < to; i++) record(pass, this.#callSteps[i]!);
   }
 
   /**
-   * Milliseconds of each dispatch by itself, in the order of `schedule.calls`: each is repeated until a sample lasts at
+   * Milliseconds of each call by itself, in the order of `schedule.calls`: each is repeated until a sample lasts at
    * least `sampleMs`, and the median of `samples` is taken. For measuring only: outputs are not meaningful afterwards.
    */
   async profile({ sampleMs = 20, samples = 3 } = {}): Promise<number[]> {
@@ -247,13 +253,11 @@ export class Plan {
     await this.#runtime.pacer.idle();
     const { queue } = this.#runtime.device;
     const times: number[] = [];
-    for (const { pipeline, group, grid } of this.#steps) {
+    for (const steps of this.#callSteps) {
       const time = async (repeats: number) => {
         const encoder = this.#runtime.device.createCommandEncoder();
         const pass = encoder.beginComputePass();
-        pass.setPipeline(pipeline);
-        pass.setBindGroup(0, group);
-        for (let i = 0; i < repeats; i++) pass.dispatchWorkgroups(...grid);
+        for (let i = 0; i < repeats; i++) record(pass, steps);
         pass.end();
         const started = performance.now();
         queue.submit([encoder.finish()]);
@@ -316,6 +320,14 @@ export class Plan {
   dispose(): void {
     this.#disposed = true;
     for (const buffer of this.#buffers) this.#runtime.buffers.destroy(buffer);
+  }
+}
+
+function record(pass: GPUComputePassEncoder, steps: readonly Step[]): void {
+  for (const { pipeline, group, part } of steps) {
+    pass.setPipeline(pipeline);
+    pass.setBindGroup(0, group);
+    pass.dispatchWorkgroups(...part.count);
   }
 }
 

@@ -7,7 +7,9 @@
  */
 
 import findNonfinite from '../../shaders/debug/find_nonfinite.wgsl';
+import { OptionError } from './errors.ts';
 import type { Graph, ListedOperation } from './graph.ts';
+import { recompute } from './recompute.ts';
 import type { Tensor } from './resources.ts';
 import { type Grid, type KernelCall, kernelCall, lineGrid } from './shader.ts';
 
@@ -37,32 +39,106 @@ export interface Schedule {
   readonly bytes: number;
   /** The largest sum of tensors alive at once, own ones included: what no plan could go below. */
   readonly liveBytes: number;
+  /** How many of the calls compute anew what an earlier one did, to stay within a budget. */
+  readonly recomputed: number;
   /** With checks for NaN and infinity: a word for each call, 1 where it wrote one. */
   readonly flags?: Tensor;
 }
 
-/** @param outputs tensors whose values the host will read */
-export function schedule(graph: Graph, outputs: readonly Tensor[]): Schedule {
+export interface ScheduleOptions {
+  /**
+   * Bytes that the plan may allocate for activations, inputs and outputs included. What does not fit is computed anew
+   * where it is read again, with the same results, for more dispatches.
+   */
+  readonly memoryBudget?: number | undefined;
+}
+
+/**
+ * @param outputs tensors whose values the host will read
+ * @throws OptionError if no way was found to stay within the budget
+ */
+export function schedule(
+  graph: Graph,
+  outputs: readonly Tensor[],
+  { memoryBudget = Number.POSITIVE_INFINITY }: ScheduleOptions = {},
+): Schedule {
   const calls = needed(graph.operations, outputs);
   const own = new Set<Tensor>(outputs);
+  for (const call of calls) for (const tensor of tensorsOf(call)) if (graph.persistent.has(tensor)) own.add(tensor);
+  const plain = placed(calls, own, graph.persistent);
+  if (plain.bytes <= memoryBudget) return plain;
+  const within = fitted(plain, calls, own, graph.persistent, memoryBudget);
+  if (within) return within;
+  const counted = (bytes: number) => `${Math.floor(bytes).toLocaleString('en')} bytes`;
+  throw new OptionError(
+    `memoryBudget is ${counted(memoryBudget)}, and no way was found to run this plan in less than ${counted(
+      leastBytes(plain, calls, own, graph.persistent),
+    )} of activations; without a budget it takes ${counted(plain.bytes)}. Use a larger budget or a smaller batch`,
+  );
+}
+
+/** A schedule of calls in the given order. */
+function placed(calls: readonly ScheduledCall[], own: ReadonlySet<Tensor>, persistent: ReadonlySet<Tensor>): Schedule {
   const first = new Map<Tensor, number>();
   const last = new Map<Tensor, number>();
   calls.forEach((call, index) => {
     for (const tensor of tensorsOf(call)) {
-      if (graph.persistent.has(tensor)) own.add(tensor);
       if (!first.has(tensor)) first.set(tensor, index);
       last.set(tensor, index);
     }
   });
-  checkOrder(calls, graph.persistent);
+  checkOrder(calls, persistent);
 
   const lives = [...first.keys()]
     .filter((tensor) => !own.has(tensor))
     .map((tensor) => ({ tensor, from: first.get(tensor)!, to: last.get(tensor)! }));
   const { slots, placeOf } = assignPlaces(lives, conflicts(calls));
-  const ownBytes = [...own].reduce((sum, tensor) => sum + tensor.bytes, 0);
+  const ownBytes = bytesOf(own);
   const bytes = ownBytes + slots.reduce((sum, size) => sum + size, 0);
-  return { calls, slots, placeOf, own: [...own], bytes, liveBytes: ownBytes + largestLiveSet(lives, calls.length) };
+  const liveBytes = ownBytes + largestLiveSet(lives, calls.length);
+  return { calls, slots, placeOf, own: [...own], bytes, liveBytes, recomputed: 0 };
+}
+
+const bytesOf = (tensors: Iterable<Tensor>): number => [...tensors].reduce((sum, { bytes }) => sum + bytes, 0);
+
+/** Tries to find a list that fits when it is placed: slots take somewhat more than what is alive. */
+const FITTING_TRIES = 8;
+
+/** The schedule with calls made again so that it takes at most `budget` bytes, or null if none was found. */
+function fitted(
+  plain: Schedule,
+  calls: readonly ScheduledCall[],
+  own: ReadonlySet<Tensor>,
+  persistent: ReadonlySet<Tensor>,
+  budget: number,
+): Schedule | null {
+  const ownBytes = bytesOf(own);
+  let live = Math.min(budget, plain.liveBytes) - ownBytes;
+  for (let i = 0; i < FITTING_TRIES; i++) {
+    const found = recompute(calls, own, persistent, live);
+    if (!found) return null;
+    const made = placed(found, own, persistent);
+    if (made.bytes <= budget) return { ...made, recomputed: found.length - calls.length };
+    live *= Math.min(0.99, (budget - ownBytes) / (made.bytes - ownBytes));
+  }
+  return null;
+}
+
+/** About the smallest budget that can be met. */
+function leastBytes(
+  plain: Schedule,
+  calls: readonly ScheduledCall[],
+  own: ReadonlySet<Tensor>,
+  persistent: ReadonlySet<Tensor>,
+): number {
+  let [none, some] = [0, plain.bytes];
+  while (some - none > plain.bytes / 100) {
+    const middle = (none + some) / 2;
+    const made = fitted(plain, calls, own, persistent, middle);
+    if (made) some = made.bytes;
+    else none = middle;
+  }
+  return some;
 }
 
 /** The calls between which a tensor lives: from its first use to its last, both included. */
@@ -100,18 +176,37 @@ function conflicts(calls: readonly ScheduledCall[]): Map<Tensor, Set<Tensor>> {
 /** Offsets of storage bindings must be multiples of this (WebGPU's default limit). */
 const ALIGNMENT = 256;
 
+type Conflicts = ReadonlyMap<Tensor, ReadonlySet<Tensor>>;
+
+const doublings = ({ tensor }: Life): number => Math.floor(Math.log2(tensor.bytes));
+
+/** In which order tensors get their places. None is best for all plans, so all are tried. */
+const ORDERS: readonly ((a: Life, b: Life) => number)[] = [
+  (a, b) => b.tensor.bytes - a.tensor.bytes,
+  (a, b) => doublings(b) - doublings(a) || b.to - b.from - (a.to - a.from),
+  (a, b) => b.tensor.bytes * (b.to - b.from + 1) - a.tensor.bytes * (a.to - a.from + 1),
+];
+
+/** The places that take the least memory. */
+function assignPlaces(lives: readonly Life[], pairs: Conflicts) {
+  const total = ({ slots }: { slots: readonly number[] }) => slots.reduce((sum, bytes) => sum + bytes, 0);
+  return ORDERS.map((order) => placesInOrder([...lives].sort(order), pairs)).reduce((a, b) =>
+    total(b) < total(a) ? b : a,
+  );
+}
+
 /**
- * Largest tensors first, each into the tightest gap that is free for all of its life in a slot without a conflict, or
- * into a new slot of its own size (greedy by size, Pisarchyk & Lee 2020, with more than one arena).
+ * Each tensor in turn into the tightest gap that is free for all of its life in a slot without a conflict, or into a new
+ * slot of its own size (greedy by size, Pisarchyk & Lee 2020, with more than one arena).
  */
-function assignPlaces(lives: readonly Life[], pairs: ReadonlyMap<Tensor, ReadonlySet<Tensor>>) {
+function placesInOrder(lives: readonly Life[], pairs: Conflicts) {
   interface Tenant extends Life {
     readonly offset: number;
     readonly end: number;
   }
   const slots: { readonly bytes: number; readonly tenants: Tenant[] }[] = [];
   const placeOf = new Map<Tensor, Place>();
-  for (const life of [...lives].sort((a, b) => b.tensor.bytes - a.tensor.bytes)) {
+  for (const life of lives) {
     const size = Math.ceil(life.tensor.bytes / ALIGNMENT) * ALIGNMENT;
     const enemies = pairs.get(life.tensor);
     let best: { slot: number; offset: number; gap: number } | null = null;

@@ -64,6 +64,8 @@ export interface KernelCall {
 export interface Cost {
   readonly flops: number;
   readonly bytes: number;
+  /** Of the layer, by its definition, where a kernel takes another number than half of `flops`: for counting models. */
+  readonly multiplyAdds?: number;
 }
 
 type Arguments<I extends ShaderInterface> = {

@@ -3,7 +3,7 @@
  *
  * A fast device takes a whole denoising step in one submit. A slow one would hold the queue for seconds: no cancel, no
  * preview, and a browser that thinks the device hangs. So the time of each submit is measured, and the next run is cut
- * into as many slices of equal measured cost as it needs.
+ * into as many slices of equal measured cost as it needs. A dispatch that would be long by itself comes in parts (divide.ts).
  */
 import type { Cost } from './shader.ts';
 

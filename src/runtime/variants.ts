@@ -5,6 +5,7 @@
  * it should cost, and which dispatches it needs. Which one is taken: the one that is forced; else the one that was
  * measured to be fastest, for this shape or the nearest one (tuning.ts); else the one that should cost least.
  */
+import { OptionError } from './errors.ts';
 import type { Graph, Operation, Target } from './graph.ts';
 import type { KernelCall } from './shader.ts';
 
@@ -15,7 +16,8 @@ import type { KernelCall } from './shader.ts';
 export type Accuracy = 'float32' | 'reduced';
 
 /** Kinds of operations with more than one way to compute them. */
-export type Kind = 'conv2d' | 'conv2d_gradient_strided' | 'linear' | 'attention' | 'group_norm';
+export const KINDS = ['conv2d', 'conv2d_gradient_strided', 'linear', 'attention', 'group_norm'] as const;
+export type Kind = (typeof KINDS)[number];
 
 /** Variants to be taken, wherever they fit: a whole name, or the part of it before its tile sizes. */
 export type ForcedVariants = Readonly<Partial<Record<Kind, string>>>;
@@ -82,6 +84,11 @@ export function variantsOf<Call>(graph: Graph, family: Family<Call>, call: Call)
 function candidatesOf<Call>(graph: Graph, { kind, variants }: Family<Call>, call: Call): Candidate[] {
   const { target } = graph;
   const forced = target.variants?.[kind];
+  if (forced !== undefined && !variants.some(({ name }) => named(name, forced))) {
+    throw new OptionError(
+      `no variant of ${kind} is called "${forced}"; there are ${variants.map(({ name }) => name).join(', ')}`,
+    );
+  }
   return variants
     .filter((v) => v.accuracy === 'float32' || target.accuracy === 'reduced' || named(v.name, forced))
     .filter((v) => v.fits(target, call))
@@ -92,3 +99,20 @@ function candidatesOf<Call>(graph: Graph, { kind, variants }: Family<Call>, call
 /** Whether a variant goes by `wanted`: its name, or the name without its tile sizes. */
 const named = (name: string, wanted: string | undefined): boolean =>
   wanted !== undefined && (name === wanted || name.startsWith(`${wanted} `));
+
+/**
+ * Forced variants from text: `conv2d=winograd 2x2,linear=registers`.
+ *
+ * @throws OptionError if it has another form, or a kind that does not exist
+ */
+export function parseVariants(text: string): ForcedVariants {
+  const pairs = text.split(',').map((part) => part.split('=').map((word) => word.trim()));
+  for (const [kind, name, more] of pairs) {
+    if (!KINDS.some((known) => known === kind) || !name || more !== undefined) {
+      throw new OptionError(
+        `variants are written KIND=NAME, separated by commas, the kind one of ${KINDS.join(', ')}; found "${text}"`,
+      );
+    }
+  }
+  return Object.fromEntries(pairs) as ForcedVariants;
+}

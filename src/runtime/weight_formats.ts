@@ -9,6 +9,7 @@
  * For another format this module changes two things in its text before compilation: the binding becomes an array of vec4u,
  * and `weights[i]` becomes `weight_block(i)`, a function that makes the same mat4x4f of fewer bytes. It needs no feature of
  * the device. A kernel takes part by having a binding of that name and type that it only indexes; arithmetic stays float32.
+ * A kernel that computes in float16 declares `array<mat4x4h>` instead: the format f16 as it lies there, and no other.
  *
  *   f32   64 bytes a block: 16 floats, a column per input channel
  *   f16   32 bytes: the same order, two halves a word
@@ -71,6 +72,7 @@ fn weight_block(i: u32) -> mat4x4f {
 `,
 };
 
+const HALVES = /var<storage,\s*read>\s+weights\s*:\s*array<mat4x4h>;/;
 const DECLARATION = /(var<storage,\s*read>\s+weights\s*:\s*)array<mat4x4f>;/;
 
 /**
@@ -79,6 +81,10 @@ const DECLARATION = /(var<storage,\s*read>\s+weights\s*:\s*)array<mat4x4f>;/;
  * @throws Error if the kernel reads no such matrix, or uses it otherwise than by index
  */
 export function readWeightsAs(source: string, format: MatrixFormat): string {
+  if (HALVES.test(source)) {
+    if (format !== 'f16') throw new Error(`this kernel reads matrices in f16 only, found ${format}`);
+    return source;
+  }
   if (format === 'f32') return source;
   if (!DECLARATION.test(source)) throw new Error(`this kernel has no matrix "weights" to be read as ${format}`);
   let text = source.replace(/\/\/.*$/gm, '').replace(DECLARATION, '$1array<vec4u>;');

@@ -6,6 +6,7 @@
  * plans of a model.
  */
 import packMatrix from '../../shaders/weights/pack_matrix.wgsl';
+import winogradKernels from '../../shaders/winograd/kernels.wgsl';
 import { numbersOf } from '../checkpoints/dtypes.ts';
 import type { CheckpointTensor } from '../checkpoints/safetensors.ts';
 import { type TensorInfo, tensorBytes } from '../checkpoints/stored.ts';
@@ -35,6 +36,8 @@ export type Packing =
       /** Reverses the order of the taps: the kernel of the input gradient at stride 1. */
       readonly flip: boolean;
       readonly format: MatrixFormat;
+      /** Kernels of 3 x 3 taps in Winograd's transform for tiles of that many outputs in each direction; 0: as they are. */
+      readonly winograd: WinogradTile | 0;
     }
   | {
       readonly layout: 'rows';
@@ -42,6 +45,9 @@ export type Packing =
       readonly map: ChannelMap | null;
       readonly transpose: boolean;
     };
+
+/** Outputs of a tile in each direction; the transform has two points more. */
+export type WinogradTile = 2 | 4;
 
 type MatrixPacking = Extract<Packing, { layout: 'matrix' }>;
 
@@ -52,7 +58,12 @@ export interface MatrixOptions {
   readonly flip?: boolean;
   /** For kernels that read one format only; by default the one that the parameters have. */
   readonly format?: MatrixFormat;
+  /** Transformed kernels [O/4, points, I/4] in the place of 3 x 3 taps; always float32. */
+  readonly winograd?: WinogradTile | 0;
 }
+
+/** What a kernel may ask of its weights; the rest is settled by the layer. */
+export type KernelLayout = Pick<MatrixOptions, 'format' | 'winograd'>;
 
 /** Gives each channel map a short name for use in keys. */
 const mapNames = new WeakMap<ChannelMap, string>();
@@ -98,7 +109,7 @@ export class WeightShapes {
    */
   matrix(names: string | readonly string[], options: MatrixOptions = {}): PackedWeights {
     const list = typeof names === 'string' ? [names] : names;
-    const { outMap = null, inMap = null, transpose = false, flip = false } = options;
+    const { outMap = null, inMap = null, transpose = false, flip = false, winograd = 0 } = options;
     const shapes = list.map((name) => this.shapeOf(name));
     const sourceIns = shapes[0]![1]!;
     const taps = product(shapes[0]!.slice(2));
@@ -111,14 +122,16 @@ export class WeightShapes {
     const rows = outMap?.length ?? shapes.reduce((sum, s) => sum + s[0]!, 0);
     const columns = inMap?.length ?? sourceIns;
     const [outs, ins] = transpose ? [columns, rows] : [rows, columns];
-    const format = options.format ?? this.#formatOf(list);
-    const key = `matrix|${list}|${mapName(outMap)}|${mapName(inMap)}|${transpose}|${flip}|${format}`;
+    if (winograd !== 0 && taps !== 9) throw new Error(`${list.join(', ')}: only 3 x 3 kernels can be transformed`);
+    const format = winograd === 0 ? (options.format ?? this.#formatOf(list)) : 'f32';
+    const points = winograd === 0 ? taps : (winograd + 2) ** 2;
+    const key = `matrix|${list}|${mapName(outMap)}|${mapName(inMap)}|${transpose}|${flip}|${format}|${winograd}`;
     return {
       kind: 'weights',
       source: this,
       key,
-      bytes: matrixBytes(format, quads(outs) * taps * quads(ins), quads(transpose ? ins : outs)),
-      packing: { layout: 'matrix', names: list, outMap, inMap, outs, ins, taps, transpose, flip, format },
+      bytes: matrixBytes(format, quads(outs) * points * quads(ins), quads(transpose ? ins : outs)),
+      packing: { layout: 'matrix', names: list, outMap, inMap, outs, ins, taps, transpose, flip, format, winograd },
     };
   }
 
@@ -349,6 +362,8 @@ export class Weights extends WeightShapes {
     const unit = BLOCK_VECTORS[packing.format];
     const head = headVectors(packing.format);
     const int8 = packing.format === 'int8';
+    const { taps, outs: allOuts, ins, winograd } = packing;
+    const plain = winograd === 0 ? place : uploads.scratch(matrixBytes('f32', quads(allOuts) * taps * quads(ins), 0));
     let quadsBefore = 0;
     for (const name of packing.names) {
       const tensor = this.#info(name);
@@ -383,10 +398,20 @@ export class Weights extends WeightShapes {
         grid: lineGrid(blocks, 64),
         cost: { flops: 0, bytes: blocks * 128 },
       });
-      uploads.pack(call, { raw, out_map: outMap, in_map: inMap, scales, blocks: place });
+      uploads.pack(call, { raw, out_map: outMap, in_map: inMap, scales, blocks: plain });
       if (int8) this.#writeScales(packing, factors!, place, quadsBefore);
       quadsBefore += quads(outs);
     }
+    if (winograd === 0) return;
+    const channels = { OUT_QUADS: quads(allOuts), IN_QUADS: quads(ins) };
+    const transform = kernelCall(winogradKernels, {
+      bind: { blocks: null, transformed: null },
+      sizes: channels,
+      tiles: { TILE: winograd },
+      grid: lineGrid((winograd + 2) ** 2 * channels.OUT_QUADS * channels.IN_QUADS, 64),
+      cost: { flops: 0, bytes: plain.size + place.size },
+    });
+    uploads.pack(transform, { blocks: plain, transformed: place });
   }
 
   /** Head and scales of an int8 matrix, in the order of its packed channels. */
@@ -451,6 +476,14 @@ class Uploads {
     binding.buffer.unmap();
     this.#waiting.set(name, binding);
     return binding;
+  }
+
+  /** Memory of the device between two kernels. */
+  scratch(size: number): Binding {
+    const buffer = this.#runtime.buffers.create('kernels to transform', size, GPUBufferUsage.STORAGE);
+    this.#buffers.push(buffer);
+    this.bytes += size;
+    return { buffer, offset: 0, size };
   }
 
   #buffer(label: string, length: number): { binding: Binding; target: Uint8Array } {

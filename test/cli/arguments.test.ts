@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { helpText, numberOption, readArguments } from '../../src/cli/arguments.ts';
 import { duration } from '../../src/cli/console.ts';
+import { parseVariants } from '../../src/runtime/variants.ts';
 
 const help = {
   usage: 'try [options]',
@@ -68,3 +69,16 @@ test.each([
   [100, '1 min 40 s'],
   [119.7, '2 min 0 s'],
 ])('%f seconds are "%s"', (seconds, text) => expect(duration(seconds)).toBe(text));
+
+describe('forced variants', () => {
+  test('are pairs of kind and name', () => {
+    expect(parseVariants('conv2d=winograd 2x2, linear = lanes')).toEqual({ conv2d: 'winograd 2x2', linear: 'lanes' });
+  });
+
+  test.each(['', 'conv2d', 'conv2d=', 'conv3d=registers', 'conv2d=a=b', 'conv2d=registers,'])(
+    '"%s" is refused',
+    (text) => {
+      expect(() => parseVariants(text)).toThrow(`found "${text}"`);
+    },
+  );
+});

@@ -251,6 +251,14 @@ describe('inspect', () => {
     expect(stdout).toMatch(/Plan of the guided DDIM step: \d+ dispatches, [\d.]+ G multiply-adds, peak [\d.]+ MB/);
   });
 
+  test('within a memory budget, or the reason why not', () => {
+    const plans = (megabytes: string) =>
+      pilotwave('inspect', CLASSIFIER_FILE, '--batch', '10', '--memory-budget', megabytes).stdout;
+    expect(plans('7')).toMatch(/input gradient: \d+ dispatches, \d+ of them to compute anew what did not fit, /);
+    expect(plans('100')).not.toContain('anew');
+    expect(plans('1')).toContain('Not within the budget: memoryBudget is 1,000,000 bytes, and no way was found');
+  });
+
   test('a file, as JSON', () => {
     const { status, stdout } = pilotwave('inspect', UNET_FILE, '--json');
     expect(status).toBe(0);

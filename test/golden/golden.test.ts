@@ -9,10 +9,22 @@ import { testRuntime } from '../device.ts';
 const runtime = await testRuntime();
 const folder = new GoldenFolder(fileURLToPath(new URL('.', import.meta.url)));
 
+/**
+ * Relative errors allowed where PILOTWAVE_VARIANTS forces float16 arithmetic: that of single operations, which their shader
+ * states, and that of whole networks and trajectories, whose gradients lose most.
+ */
+const F16_TOLERANCE = { operation: 2e-3, network: 5e-2 };
+const halves = /=\s*f16\b/.test(process.env['PILOTWAVE_VARIANTS'] ?? '');
+
+function statusOf({ status, relL2 }: TensorReport, kind: string): string {
+  if (!halves || status !== 'fail' || relL2 === null) return status;
+  return relL2 < F16_TOLERANCE[kind.startsWith('op.') ? 'operation' : 'network'] ? 'ok' : 'fail';
+}
+
 test.each(folder.cases.map((golden) => [golden.id, golden] as const))('%s', async (_id, golden) => {
   const report = await runCase(runtime, folder, golden);
   const states = (list: Readonly<Record<string, TensorReport>>) =>
-    Object.fromEntries(Object.entries(list).map(([name, { status }]) => [name, status]));
+    Object.fromEntries(Object.entries(list).map(([name, tensor]) => [name, statusOf(tensor, golden.kind)]));
   // Parameter gradients belong to training, which is not there yet: they must say so, and all others must be right.
   const wanted = Object.fromEntries(
     Object.keys(report.tensors).map((name) => [name, /^grad(\.|_norms)/.test(name) ? 'unsupported' : 'ok']),

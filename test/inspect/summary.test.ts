@@ -65,3 +65,34 @@ describe('the 256 x 256 model and its classifier', () => {
     expect(four.liveBytes / one.liveBytes).toBeLessThan(4.2);
   });
 });
+
+describe('the classifier of the 64 x 64 model, eight pictures at once, within 200 MB', () => {
+  const config = parseFlags(
+    `--image_size 64 --classifier_depth 4 --attention_resolutions 32,16,8 --num_head_channels 64 --resblock_updown True
+     --use_scale_shift_norm True`,
+  ).config('classifier');
+  const gradient = (memoryBudget?: number) => summarize(config, { batch: 8, memoryBudget }).plans[1]!;
+  const [plain, within] = [gradient(), gradient(200e6)];
+
+  test('takes that, where it took more than twice as much', () => {
+    expect(plain.activationBytes).toBeGreaterThan(500e6);
+    expect(plain.recomputed).toBe(0);
+    expect(within.activationBytes).toBeLessThanOrEqual(200e6);
+    expect(within.problem).toBeNull();
+  });
+
+  test('for the dispatches that it states, and a fifth more work', () => {
+    expect(within.recomputed).toBeGreaterThan(0);
+    expect(within.dispatches).toBe(plain.dispatches + within.recomputed);
+    expect(within.flops / plain.flops).toBeGreaterThan(1.1);
+    expect(within.flops / plain.flops).toBeLessThan(1.25);
+    expect(within.weightBytes).toBe(plain.weightBytes);
+    expect(within.pipelines).toBe(plain.pipelines);
+  });
+
+  test('a budget that cannot be met is said to be so, and the figures are those without', () => {
+    const impossible = gradient(20e6);
+    expect(impossible.problem).toMatch(/memoryBudget is 20,000,000 bytes, and no way was found/);
+    expect({ ...impossible, problem: null }).toEqual(plain);
+  });
+});

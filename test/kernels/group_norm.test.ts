@@ -8,7 +8,7 @@ import { checkpointOf, expectClose, inner, run, size, testRuntime, values } from
 import * as reference from '../reference/operations.ts';
 
 const own = await testRuntime();
-const WAYS = ['segments', 'spans'] as const;
+const WAYS = ['segments', 'spans', 'workgroup'] as const;
 const runtimes = Object.fromEntries(
   WAYS.map((way) => [way, new Runtime(own.device, { variants: { group_norm: way } })]),
 ) as Record<(typeof WAYS)[number], Runtime>;
@@ -102,7 +102,7 @@ describe.each(CASES)('%s group_norm N=%i C=%i %ix%i, %i groups', (way, n, c, h, 
   });
 });
 
-test('forcing a way changes the kernels; by itself a CPU takes spans, a GPU segments', () => {
+test('forcing a way changes the kernels; by itself a CPU takes spans, a GPU a workgroup', () => {
   const shapes = new Map([
     ['op.weight', [64]],
     ['op.bias', [64]],
@@ -119,8 +119,8 @@ test('forcing a way changes the kernels; by itself a CPU takes spans, a GPU segm
   expect(shaders({ variants: { group_norm: 'spans' } }, 8)).toEqual(['group_norm/spans']);
   expect(shaders({}, 8)).toEqual(['group_norm/spans']);
   expect(shaders({}, 32)).toEqual(['group_norm/spans', 'group_norm/apply']);
-  expect(shaders({ adapter: 'gpu' }, 8)).toEqual(three);
-  expect(shaders({ adapter: 'gpu' }, 32)).toEqual(three);
+  expect(shaders({ adapter: 'gpu' }, 8)).toEqual(['group_norm/workgroup']);
+  expect(shaders({ adapter: 'gpu' }, 128)).toEqual(['group_norm/workgroup', 'group_norm/apply']);
 });
 
 test.each(WAYS)('%s: a mean far from zero costs no digits of the deviation', async (way) => {

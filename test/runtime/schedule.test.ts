@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { accumulate } from '../../src/diffusion/step_operations.ts';
 import { add, relu, silu } from '../../src/layers/elementwise.ts';
 import { Graph } from '../../src/runtime/graph.ts';
 import type { Activation, Tensor } from '../../src/runtime/resources.ts';
@@ -82,6 +83,81 @@ describe('schedule', () => {
     const made = schedule(...guidedStep({ batch: 10 }));
     checkSlots(made);
     expect(made.bytes).toBeLessThan(1.3 * made.liveBytes);
+  });
+});
+
+describe('within a memory budget', () => {
+  const bytes = 4 * 4 * 16;
+
+  /** h = silu(relu(x)), something long that does not need it, and at last h again. */
+  function early(graph: Graph, x: Activation) {
+    const h = silu(graph, relu(graph, x));
+    let other: Activation = relu(graph, h);
+    for (let i = 0; i < 3; i++) other = add(graph, other, relu(graph, other));
+    return { h, y: add(graph, other, h) };
+  }
+
+  test('what is not needed for long is made again, with what it was made of', () => {
+    const graph = new Graph(target);
+    const { y } = early(graph, graph.input('x', shape));
+    const names = (made: Schedule) => made.calls.map(({ shader }) => shader.name.replace('elementwise/', ''));
+    const plain = schedule(graph, [y]);
+    expect(names(plain)).toEqual(['relu', 'silu', 'relu', 'relu', 'add', 'relu', 'add', 'relu', 'add', 'add']);
+    expect(plain.recomputed).toBe(0);
+    expect(plain.bytes).toBe(6 * bytes);
+
+    const made = schedule(graph, [y], { memoryBudget: 5 * bytes });
+    checkSlots(made);
+    expect(made.bytes).toBe(5 * bytes);
+    expect(names(made)).toEqual([...names(plain).slice(0, -1), 'relu', 'silu', 'add']);
+    expect(made.recomputed).toBe(2);
+    expect(schedule(graph, [y], { memoryBudget: 6 * bytes })).toEqual(plain);
+  });
+
+  test('a budget that cannot be met is refused, with what could be', () => {
+    const graph = new Graph(target);
+    const { y } = early(graph, graph.input('x', shape));
+    expect(() => schedule(graph, [y], { memoryBudget: 4 * bytes })).toThrow(
+      /memoryBudget is 1,024 bytes, and no way was found .* less than 1,280 bytes of .* without a budget it takes 1,536 bytes/,
+    );
+  });
+
+  test('nothing is made again once what it was made of has changed', () => {
+    const build = (changed: 'before' | 'after') => {
+      const graph = new Graph(target);
+      const x = graph.input('x', shape);
+      const h = silu(graph, relu(graph, x));
+      if (changed === 'before') accumulate(graph, x, h);
+      let other: Activation = relu(graph, h);
+      for (let i = 0; i < 3; i++) other = add(graph, other, relu(graph, other));
+      const y = add(graph, other, h);
+      if (changed === 'after') accumulate(graph, x, h);
+      return schedule(graph, [y], { memoryBudget: 5 * bytes });
+    };
+    expect(build('after').recomputed).toBe(2);
+    expect(() => build('before')).toThrow('no way was found');
+  });
+
+  test('the guided step of the shipped models: sound slots, all operations in place', () => {
+    // Without Winograd's tensors, which no recomputing makes smaller.
+    const [graph, outputs] = guidedStep({ batch: 10, target: { ...target, variants: { conv2d: 'registers' } } });
+    const plain = schedule(graph, outputs);
+    const made = schedule(graph, outputs, { memoryBudget: 0.92 * plain.bytes });
+    checkSlots(made);
+    expect(made.bytes).toBeLessThanOrEqual(0.92 * plain.bytes);
+    expect(made.recomputed).toBeGreaterThan(0);
+    expect(made.calls.length).toBe(plain.calls.length + made.recomputed);
+    const count = (calls: Schedule['calls']) => {
+      const counts = new Map<string, number>();
+      for (const { operation, layer } of calls) {
+        const key = `${layer} ${operation}`;
+        counts.set(key, (counts.get(key) ?? 0) + 1);
+      }
+      return counts;
+    };
+    const [before, after] = [count(plain.calls), count(made.calls)];
+    expect([...after.keys()].sort()).toEqual([...before.keys()].sort());
+    for (const [key, times] of before) expect(after.get(key)).toBeGreaterThanOrEqual(times);
   });
 });
 

@@ -5,7 +5,7 @@ import type { Checkpoint } from '../../checkpoints/safetensors.ts';
 import type { Builder } from '../../layers/builder.ts';
 import { add } from '../../layers/elementwise.ts';
 import type { Runtime } from '../../runtime/device.ts';
-import { Graph } from '../../runtime/graph.ts';
+import { Graph, type Target } from '../../runtime/graph.ts';
 import { Plan } from '../../runtime/plan.ts';
 import type { Activation, Shape, Tensor } from '../../runtime/resources.ts';
 import { Weights } from '../../runtime/weights.ts';
@@ -24,14 +24,19 @@ export interface Evaluation extends Builder {
   gradient(name: string, y: Activation, upstream: Float32Array, x: Activation): void;
 }
 
-/** Runs what `build` appends. */
+/**
+ * Runs what `build` appends.
+ *
+ * @param target what kernels are chosen for, if not for the runtime's own adapter
+ */
 export async function evaluate(
   runtime: Runtime,
   weights: Weights | Checkpoint,
   build: (e: Evaluation) => void,
+  target: Target = runtime.target,
 ): Promise<Record<string, Float32Array>> {
   const own = weights instanceof Weights ? null : new Weights(runtime, weights.tensors);
-  const graph = new Graph(runtime.target);
+  const graph = new Graph(target);
   const inputs: { tensor: Tensor; data: Float32Array | Uint32Array }[] = [];
   const outputs = new Map<string, Activation>();
   const input = (name: string, shape: Shape, data: Float32Array) => {

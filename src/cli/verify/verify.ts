@@ -6,6 +6,7 @@ import { NUMBER_FORMATS } from '../../checkpoints/convert.ts';
 import { requestNodeDevice } from '../../node/device.ts';
 import { Runtime } from '../../runtime/device.ts';
 import { OptionError } from '../../runtime/errors.ts';
+import { parseVariants } from '../../runtime/variants.ts';
 import { ADAPTER_OPTION, choiceOption, type OptionTable, readArguments } from '../arguments.ts';
 import { describeAdapterLine } from '../console.ts';
 import { badCheckpointCase, checkpointCase } from './checkpoints.ts';
@@ -27,12 +28,17 @@ const OPTIONS = {
     value: 'FORMAT',
     help: 'runs models with weights in f16 or int8, as convert makes them; tolerances stay those of float32',
   },
+  variants: {
+    type: 'string',
+    value: 'LIST',
+    help: 'forces variants of kernels wherever they fit, for example "conv2d=winograd 2x2,linear=lanes"; tolerances stay',
+  },
   json: { type: 'string', value: 'FILE', help: 'writes everything as JSON' },
   adapter: ADAPTER_OPTION,
 } as const satisfies OptionTable;
 
 export const verifyHelp = {
-  usage: 'verify DIR [--only ID] [--format FORMAT] [--json FILE] [--adapter NAME]',
+  usage: 'verify DIR [--only ID] [--format FORMAT] [--variants LIST] [--json FILE] [--adapter NAME]',
   summary: 'runs the recorded cases of a golden folder and prints error against tolerance',
   options: OPTIONS,
 };
@@ -80,9 +86,10 @@ export async function verify(argv: readonly string[]): Promise<number> {
   if (options.format !== undefined) {
     await folder.convertModels(choiceOption('format', options.format, NUMBER_FORMATS));
   }
+  const variants = options.variants === undefined ? {} : { variants: parseVariants(options.variants) };
   const found = await requestNodeDevice(options.adapter);
   console.error(describeAdapterLine(found));
-  const runtime = new Runtime(found.device, { tuning: 'off' });
+  const runtime = new Runtime(found.device, { tuning: 'off', ...variants });
   const started = performance.now();
   const reports: CaseReport[] = [];
   for (const golden of cases) {

@@ -1,0 +1,36 @@
+// The sum of a product's parts, plus bias, plus an optional residual: the second step of split convolutions and products.
+//
+//   y[p, o] = bias[o] + residual[p, o] + sum over parts s of parts[s, p, o]
+//
+// parts [PARTS, VECTORS], y and residual [VECTORS] of vec4f, VECTORS = pixels * OUT_QUADS, bias [OUT_QUADS]. One invocation
+// a vec4f, always in the same order. BIAS and RESIDUAL are 1 or 0.
+
+override VECTORS: u32;
+override OUT_QUADS: u32;
+override PARTS: u32;
+override BIAS: u32;
+override RESIDUAL: u32;
+
+@group(0) @binding(0) var<storage, read> parts: array<vec4f>;
+@group(0) @binding(1) var<storage, read> bias: array<vec4f>;
+@group(0) @binding(2) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let index = id.x + id.y * groups.x * 64u;
+  if (index >= VECTORS) {
+    return;
+  }
+  var sum = vec4f();
+  for (var s = 0u; s < PARTS; s++) {
+    sum += parts[s * VECTORS + index];
+  }
+  if (BIAS == 1u) {
+    sum += bias[index % OUT_QUADS];
+  }
+  if (RESIDUAL == 1u) {
+    sum += residual[index];
+  }
+  y[index] = sum;
+}

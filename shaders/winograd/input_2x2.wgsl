@@ -1,0 +1,65 @@
+// Winograd F(2 x 2, 3 x 3), first of three steps: the input of each 2 x 2 tile of outputs, transformed.
+//
+//   v = B^T d B     d: the 4 x 4 inputs of a tile, zero outside of the image
+//
+//   B^T = | 1  0 -1  0 |
+//         | 0  1  1  0 |
+//         | 0 -1  1  0 |
+//         | 0  1  0 -1 |
+//
+// x [N, HEIGHT, WIDTH, QUADS] of vec4f; v [16, N * TILES_Y * TILES_X, QUADS] of vec4f, the 16 points of the transform row by
+// row. One invocation a tile and quad of channels, neighbours in the channels.
+// Host checks: TILES = N * TILES_Y * TILES_X, TILES_Y = ceil(HEIGHT / 2), TILES_X = ceil(WIDTH / 2).
+
+override HEIGHT: u32;
+override WIDTH: u32;
+override QUADS: u32;
+override TILES: u32;
+override TILES_Y: u32;
+override TILES_X: u32;
+
+@group(0) @binding(0) var<storage, read> x: array<vec4f>;
+@group(0) @binding(1) var<storage, read_write> v: array<vec4f>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let index = id.x + id.y * groups.x * 64u;
+  if (index >= TILES * QUADS) {
+    return;
+  }
+  let c = index % QUADS;
+  let tile = index / QUADS;
+  let iy_first = i32(tile / TILES_X % TILES_Y * 2u) - 1;
+  let ix_first = i32(tile % TILES_X * 2u) - 1;
+  let image = tile / (TILES_X * TILES_Y) * HEIGHT;
+
+  var d: array<vec4f, 16>;
+  for (var i = 0u; i < 4u; i++) {
+    let iy = iy_first + i32(i);
+    let row = (image + u32(clamp(iy, 0, i32(HEIGHT) - 1))) * WIDTH;
+    for (var j = 0u; j < 4u; j++) {
+      let ix = ix_first + i32(j);
+      let value = x[(row + u32(clamp(ix, 0, i32(WIDTH) - 1))) * QUADS + c];
+      d[i * 4u + j] = select(vec4f(), value, iy >= 0 && iy < i32(HEIGHT) && ix >= 0 && ix < i32(WIDTH));
+    }
+  }
+  for (var j = 0u; j < 4u; j++) {
+    let d1 = d[4u + j];
+    let d2 = d[8u + j];
+    d[j] -= d2;
+    d[4u + j] = d1 + d2;
+    d[8u + j] = d2 - d1;
+    d[12u + j] = d1 - d[12u + j];
+  }
+  for (var i = 0u; i < 4u; i++) {
+    let d1 = d[i * 4u + 1u];
+    let d2 = d[i * 4u + 2u];
+    d[i * 4u] -= d2;
+    d[i * 4u + 1u] = d1 + d2;
+    d[i * 4u + 2u] = d2 - d1;
+    d[i * 4u + 3u] = d1 - d[i * 4u + 3u];
+  }
+  for (var k = 0u; k < 16u; k++) {
+    v[(k * TILES + tile) * QUADS + c] = d[k];
+  }
+}

@@ -1,0 +1,65 @@
+// Winograd's transform of packed 3 x 3 kernels, once, when parameters are packed.
+//
+//   u = G g G^T     g: the 3 x 3 kernel of one input and one output channel
+//
+//   TILE 2:  G = |  1    0    0  |      TILE 4:  G = |   1       0      0  |
+//                | 1/2  1/2  1/2 |                   | -2/3  -√2/3   -1/3 |
+//                | 1/2 -1/2  1/2 |                   | -2/3   √2/3   -1/3 |
+//                |  0    0    1  |                   |  1/6  √2/6    1/3 |
+//                                                    |  1/6 -√2/6    1/3 |
+//                                                    |   0       0      1  |
+//
+// The matrices of TILE 4 interpolate at 0, ±1/√2, ±√2 and infinity. With the usual points, 0, ±1, ±2, the result is twice
+// as far from the exact one.
+//
+// blocks [OUT_QUADS, 9, IN_QUADS] of mat4x4f as pack_matrix.wgsl makes them (transposed or not, taps reversed or not),
+// transformed [OUT_QUADS, POINTS * POINTS, IN_QUADS] of mat4x4f. One invocation a block of it.
+
+const TILE: u32 = 2u; // tile: outputs of a tile in each direction, 2 or 4
+const POINTS: u32 = TILE + 2u;
+
+override IN_QUADS: u32;
+override OUT_QUADS: u32;
+
+@group(0) @binding(0) var<storage, read> blocks: array<mat4x4f>;
+@group(0) @binding(1) var<storage, read_write> transformed: array<mat4x4f>;
+
+const HALF_ROOT = 0.70710678118654752; // √2 / 2
+
+// One entry of G.
+fn factor(row: u32, column: u32) -> f32 {
+  if (row == 0u) {
+    return f32(column == 0u);
+  }
+  if (row == POINTS - 1u) {
+    return f32(column == 2u);
+  }
+  let sign = select(1.0, -1.0, row % 2u == 0u && column == 1u);
+  if (TILE == 2u) {
+    return sign * 0.5;
+  }
+  let low = row <= 2u;
+  if (column == 0u) {
+    return select(1.0 / 6.0, -2.0 / 3.0, low);
+  }
+  if (column == 1u) {
+    return sign * HALF_ROOT * select(1.0 / 3.0, -2.0 / 3.0, low);
+  }
+  return select(1.0 / 3.0, -1.0 / 3.0, low);
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let index = id.x + id.y * groups.x * 64u;
+  if (index >= OUT_QUADS * POINTS * POINTS * IN_QUADS) {
+    return;
+  }
+  let c = index % IN_QUADS;
+  let point = index / IN_QUADS % (POINTS * POINTS);
+  let first = index / (IN_QUADS * POINTS * POINTS) * 9u * IN_QUADS + c;
+  var sum = mat4x4f();
+  for (var tap = 0u; tap < 9u; tap++) {
+    sum += factor(point / POINTS, tap / 3u) * factor(point % POINTS, tap % 3u) * blocks[first + tap * IN_QUADS];
+  }
+  transformed[index] = sum;
+}

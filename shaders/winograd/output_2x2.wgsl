@@ -1,0 +1,65 @@
+// Winograd F(2 x 2, 3 x 3), last of three steps: the products back to a 2 x 2 tile of outputs.
+//
+//   y = A^T m A + bias (+ residual)     A^T = | 1  1  1  0 |
+//                                             | 0  1 -1 -1 |
+//
+// m [16, N * TILES_Y * TILES_X, QUADS] of vec4f (products.wgsl), y and residual [N, HEIGHT, WIDTH, QUADS] of vec4f, bias
+// [QUADS]. One invocation a tile and quad of channels, neighbours in the channels; what lies beyond the edge is not stored.
+// Host checks: TILES = N * TILES_Y * TILES_X, TILES_Y = ceil(HEIGHT / 2), TILES_X = ceil(WIDTH / 2).
+// BIAS and RESIDUAL are 1 or 0.
+
+override HEIGHT: u32;
+override WIDTH: u32;
+override QUADS: u32;
+override TILES: u32;
+override TILES_Y: u32;
+override TILES_X: u32;
+override BIAS: u32;
+override RESIDUAL: u32;
+
+@group(0) @binding(0) var<storage, read> m: array<vec4f>;
+@group(0) @binding(1) var<storage, read> bias: array<vec4f>;
+@group(0) @binding(2) var<storage, read> residual: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let index = id.x + id.y * groups.x * 64u;
+  if (index >= TILES * QUADS) {
+    return;
+  }
+  let c = index % QUADS;
+  let tile = index / QUADS;
+  let oy_first = tile / TILES_X % TILES_Y * 2u;
+  let ox_first = tile % TILES_X * 2u;
+  let image = tile / (TILES_X * TILES_Y) * HEIGHT;
+
+  var columns: array<vec4f, 8>; // A^T m: 2 rows of 4
+  for (var j = 0u; j < 4u; j++) {
+    let m0 = m[(j * TILES + tile) * QUADS + c];
+    let m1 = m[((4u + j) * TILES + tile) * QUADS + c];
+    let m2 = m[((8u + j) * TILES + tile) * QUADS + c];
+    let m3 = m[((12u + j) * TILES + tile) * QUADS + c];
+    columns[j] = m0 + m1 + m2;
+    columns[4u + j] = m1 - m2 - m3;
+  }
+  var start = vec4f();
+  if (BIAS == 1u) {
+    start = bias[c];
+  }
+  for (var i = 0u; i < 2u; i++) {
+    var line: array<vec4f, 2>;
+    line[0] = columns[i * 4u] + columns[i * 4u + 1u] + columns[i * 4u + 2u];
+    line[1] = columns[i * 4u + 1u] - columns[i * 4u + 2u] - columns[i * 4u + 3u];
+    for (var j = 0u; j < 2u; j++) {
+      if (oy_first + i < HEIGHT && ox_first + j < WIDTH) {
+        let at = ((image + oy_first + i) * WIDTH + ox_first + j) * QUADS + c;
+        if (RESIDUAL == 1u) {
+          y[at] = line[j] + start + residual[at];
+        } else {
+          y[at] = line[j] + start;
+        }
+      }
+    }
+  }
+}

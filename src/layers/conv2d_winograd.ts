@@ -1,0 +1,156 @@
+/**
+ * @file Winograd's convolution, F(2 x 2, 3 x 3) and F(4 x 4, 3 x 3): 3 x 3 kernels at stride 1 with 16 products for 4
+ * outputs, or 36 for 16, where the direct way takes 36 and 144 (Lavin & Gray 2016).
+ *
+ *   y = A^T [(G g G^T) * (B^T d B)] A
+ *
+ * Kernels are transformed when parameters are packed. A call is three dispatches without a barrier: the input's transform,
+ * a matrix product for each point of it, the way back with bias and residual. The tensors between them are 4 and 2.25
+ * times as large as the activations.
+ *
+ * Errors, relative to float64 (L2; 64, 256 and 512 channels; the direct kernel 2.3e-7, 4.3e-7, 5.8e-7): F(2 x 2) 1.9e-7,
+ * 2.8e-7, 3.8e-7; F(4 x 4) 6.0e-7, 8.9e-7, 1.2e-6. Whole U-Nets of the recorded cases 4e-7 to 8e-7 directly, 4e-7 to 6e-7 by
+ * F(2 x 2), 1.0e-6 to 1.6e-6 by F(4 x 4), which stays within every recorded tolerance, at most at 0.75 of one.
+ */
+import winogradInput2 from '../../shaders/winograd/input_2x2.wgsl';
+import winogradInput4 from '../../shaders/winograd/input_4x4.wgsl';
+import winogradOutput2 from '../../shaders/winograd/output_2x2.wgsl';
+import winogradOutput4 from '../../shaders/winograd/output_4x4.wgsl';
+import winogradProducts from '../../shaders/winograd/products.wgsl';
+import type { Target } from '../runtime/graph.ts';
+import { activationBytes, pixels, quads } from '../runtime/resources.ts';
+import { kernelCall, lineGrid } from '../runtime/shader.ts';
+import type { Variant } from '../runtime/variants.ts';
+import type { WinogradTile } from '../runtime/weights.ts';
+import type { ConvolutionCall } from './convolution_call.ts';
+import {
+  DISPATCH_COST,
+  loadCost,
+  type RegisterTile,
+  registerFits,
+  registerTileCost,
+  registerTileNote,
+} from './register_tiles.ts';
+
+interface Winograd {
+  readonly tile: WinogradTile;
+  readonly input: typeof winogradInput2;
+  readonly output: typeof winogradOutput2;
+  /** Additions of vec4f in the two transforms of a tile. */
+  readonly additions: number;
+}
+
+const WAYS: readonly Winograd[] = [
+  { tile: 2, input: winogradInput2, output: winogradOutput2, additions: 32 + 24 },
+  { tile: 4, input: winogradInput4, output: winogradOutput4, additions: 228 + 170 },
+];
+
+/**
+ * Tiles of a point, and quads of output channels, in the registers of an invocation of the products. Larger ones take
+ * compilers seconds and were no faster on SwiftShader.
+ */
+const REGISTERS: readonly RegisterTile[] = [
+  { run: 8, quads: 1 },
+  { run: 4, quads: 2 },
+  { run: 8, quads: 2 },
+];
+
+/** WebGPU's default limit of a storage binding: no tensor between the steps may be larger. */
+const MAX_BINDING = 2 ** 27;
+
+/** Transformed kernels are 1.8 or 4 times as large as the 3 x 3 ones. Large layers stay as they are, or take small tiles. */
+const MAX_KERNELS = 40e6;
+
+/**
+ * What the cost is multiplied by. On GPUs others found F(2 x 2) at 0.8 of the speed of a direct kernel, with 2.25 times fewer
+ * products (denoiser), or at 0.5 to 1.4 (leela-zero), since the tensors between the steps go through memory. So there only
+ * a measurement takes it.
+ */
+const DOUBT = { cpu: 1, gpu: 6 } as const;
+
+/** What the sizes of a call make of a tile. */
+function tilesOf({ tile }: Winograd, { x, y }: Pick<ConvolutionCall, 'x' | 'y'>) {
+  const { n, h, w } = x.shape;
+  const [down, across] = [Math.ceil(h / tile), Math.ceil(w / tile)];
+  const [inQuads, outQuads] = [quads(x.shape.c), quads(y.shape.c)];
+  return { points: (tile + 2) ** 2, tiles: n * down * across, down, across, inQuads, outQuads };
+}
+
+/** Not where kernels or the tensors between the steps become too large, nor where kernels stay in a small format. */
+function fits(target: Target, way: Winograd, registers: RegisterTile, call: ConvolutionCall): boolean {
+  if (call.kernel !== 3 || call.stride !== 1) return false;
+  const { points, tiles, inQuads, outQuads } = tilesOf(way, call);
+  if (64 * points * inQuads * outQuads > MAX_KERNELS) return false;
+  if (16 * points * tiles * Math.max(inQuads, outQuads) > MAX_BINDING) return false;
+  return registerFits(target, registers, tiles, outQuads) && storedAsFloat32(call);
+}
+
+const storedAsFloat32 = ({ weights }: ConvolutionCall): boolean => {
+  const { packing } = weights();
+  return packing.layout === 'matrix' && packing.format === 'f32';
+};
+
+export const winograd: readonly Variant<ConvolutionCall>[] = WAYS.flatMap((way) =>
+  REGISTERS.map((registers) => variant(way, registers)),
+);
+
+function variant(way: Winograd, registers: RegisterTile): Variant<ConvolutionCall> {
+  const { tile } = way;
+  return {
+    name: `winograd ${tile}x${tile} ${registers.run}x${registers.quads}`,
+    accuracy: 'float32',
+    note: `fewer products, ${registerTileNote(registers)}`,
+
+    fits: (target, call) => fits(target, way, registers, call),
+
+    cost: (target, call) => {
+      const { points, tiles, inQuads, outQuads } = tilesOf(way, call);
+      const moved = points * (inQuads + outQuads) + (tile + 2) ** 2 * inQuads + tile ** 2 * outQuads;
+      const transforms = tiles * (loadCost(target) * moved + (way.additions * (inQuads + outQuads)) / 2);
+      const products = registerTileCost(target, registers, {
+        rows: points,
+        columns: tiles,
+        outQuads,
+        bodies: inQuads,
+        loads: registers.run + 4 * registers.quads,
+        multiplyAdds: 4 * registers.run * registers.quads,
+      });
+      return 2 * DISPATCH_COST[target.adapter] + DOUBT[target.adapter] * (transforms + products);
+    },
+
+    lower(graph, call) {
+      const { x, bias, residual, y, weights } = call;
+      const { points, tiles, down, across, inQuads, outQuads } = tilesOf(way, call);
+      const v = graph.array('transformed input', 4 * points * tiles * inQuads);
+      const m = graph.array('transformed output', 4 * points * tiles * outQuads);
+      const place = { HEIGHT: x.shape.h, WIDTH: x.shape.w, TILES: tiles, TILES_Y: down, TILES_X: across };
+      const transformed = weights({ winograd: tile });
+      const blocks = Math.ceil(tiles / registers.run) * Math.ceil(outQuads / registers.quads);
+      return [
+        kernelCall(way.input, {
+          bind: { x, v },
+          sizes: { ...place, QUADS: inQuads },
+          grid: lineGrid(tiles * inQuads, 64),
+          cost: { flops: 4 * tiles * inQuads * way.additions, bytes: activationBytes(x.shape) + v.bytes },
+        }),
+        kernelCall(winogradProducts, {
+          bind: { v, weights: transformed, m },
+          sizes: { TILES: tiles, IN_QUADS: inQuads, OUT_QUADS: outQuads },
+          tiles: { RUN: registers.run, QUADS: registers.quads },
+          grid: [Math.ceil(blocks / 64), points, 1],
+          cost: {
+            flops: 2 * points * tiles * x.shape.c * y.shape.c,
+            bytes: v.bytes + m.bytes + transformed.bytes,
+            multiplyAdds: 9 * pixels(y.shape) * x.shape.c * y.shape.c,
+          },
+        }),
+        kernelCall(way.output, {
+          bind: { m, bias, residual, y },
+          sizes: { ...place, QUADS: outQuads, BIAS: Number(bias !== null), RESIDUAL: Number(residual !== null) },
+          grid: lineGrid(tiles * outQuads, 64),
+          cost: { flops: 4 * tiles * outQuads * way.additions, bytes: m.bytes + activationBytes(y.shape) },
+        }),
+      ];
+    },
+  };
+}

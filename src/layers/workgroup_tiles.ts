@@ -1,0 +1,154 @@
+/**
+ * @file Products with tiles of both factors staged in workgroup memory: which tiles there are, what they should cost, and
+ * the call, whole or split over the input channels.
+ *
+ * Shared by convolution and linear layers, which are convolutions of an image one pixel high. For GPUs: there a value from
+ * workgroup memory costs little more than one in a register, and a value from storage is read once for a whole tile. On a
+ * CPU adapter both kinds of memory cost the same and a barrier costs microseconds, so the cost keeps it away.
+ */
+import workgroupProduct from '../../shaders/conv2d/workgroup.wgsl';
+import type { Graph, Target } from '../runtime/graph.ts';
+import { activationBytes, pixels, quads, type Shape, type Tensor } from '../runtime/resources.ts';
+import { type KernelCall, kernelCall } from '../runtime/shader.ts';
+import { type ConvolutionCall, convolutionCost } from './convolution_call.ts';
+import type { ProductCall } from './product_call.ts';
+import { GPU_LANES, loadCost } from './register_tiles.ts';
+import { sumParts } from './sum_parts.ts';
+
+export interface WorkgroupTile {
+  /** Pixels and channels of a workgroup, as the name has them. */
+  readonly name: string;
+  /** Invocations along pixels and channels. */
+  readonly across: number;
+  readonly down: number;
+  /** Pixels, and quads of output channels, of an invocation. */
+  readonly run: number;
+  readonly quads: number;
+}
+
+/** 4, 6, 8 and 12 kB of workgroup memory. Every invocation stages the same number of values, at least one of each kind. */
+export const WORKGROUP_TILES: readonly WorkgroupTile[] = [
+  { name: '32x32', across: 8, down: 4, run: 4, quads: 2 },
+  { name: '64x32', across: 8, down: 4, run: 8, quads: 2 },
+  { name: '64x64', across: 8, down: 8, run: 8, quads: 2 },
+  { name: '64x128', across: 8, down: 16, run: 8, quads: 2 },
+];
+
+/** Quads of input channels that are staged at once: DEPTH of the shader. */
+export const DEPTH = 4;
+
+/** Invocations that keep a GPU busy here: each has 8 or 16 independent sums, so fewer waves hide its waiting. */
+const STAGED_LANES = GPU_LANES / 4;
+
+/** What a load from workgroup memory costs beside a multiply-add of vec4f, and what two barriers cost an invocation. */
+const SHARED_COST = { cpu: 8, gpu: 1 } as const;
+const BARRIERS_COST = { cpu: 80, gpu: 24 } as const;
+
+/** A product as the shader sees it: the sizes of input and output as images. */
+export interface StagedCall extends Omit<ConvolutionCall, 'x' | 'y'> {
+  readonly x: Tensor;
+  readonly y: Tensor;
+  readonly from: Shape;
+  readonly to: Shape;
+  /** By default the one that computes in float32. */
+  readonly shader?: typeof workgroupProduct;
+}
+
+/** Pixels and quads of output channels of a workgroup. */
+const extent = ({ across, down, run, quads: own }: WorkgroupTile) => ({ rows: across * run, columns: down * own });
+
+/** Fewer rows than this leave most of any tile empty: a single embedding, a map of one pixel. */
+const LEAST_ROWS = 5;
+
+/** Not a tile that is for the most part beyond the edge. */
+export function workgroupFits(tile: WorkgroupTile, { to }: StagedCall): boolean {
+  const { rows, columns } = extent(tile);
+  if (tile === WORKGROUP_TILES[0]) return pixels(to) >= LEAST_ROWS;
+  return pixels(to) > rows / 2 && quads(to.c) > columns / 2;
+}
+
+/** @param parts of the input channels, each a workgroup's own */
+export function workgroupCost(target: Target, tile: WorkgroupTile, call: StagedCall, parts = 1): number {
+  const { kernel, from, to } = call;
+  const { rows, columns } = extent(tile);
+  const threads = tile.across * tile.down;
+  const groups = Math.ceil(pixels(to) / rows) * Math.ceil(quads(to.c) / columns) * parts;
+  const steps = kernel * kernel * Math.ceil(quads(from.c) / parts / DEPTH);
+  const staged = (DEPTH * (rows + 4 * columns)) / threads;
+  const shared = DEPTH * (tile.run + 4 * tile.quads);
+  const step =
+    (loadCost(target) + SHARED_COST[target.adapter]) * staged +
+    SHARED_COST[target.adapter] * shared +
+    BARRIERS_COST[target.adapter] +
+    4 * DEPTH * tile.run * tile.quads;
+  const invocations = groups * threads;
+  return steps * step * (target.adapter === 'gpu' ? Math.max(invocations, STAGED_LANES) : invocations);
+}
+
+export function lowerStaged(graph: Graph, tile: WorkgroupTile, call: StagedCall, parts = 1): KernelCall[] {
+  const { bias, residual, y, to } = call;
+  if (parts === 1) return [product(tile, call, y, 1)];
+  const vectors = pixels(to) * quads(to.c);
+  const partial = graph.array('parts of a product', 4 * parts * vectors);
+  return [
+    product(tile, { ...call, bias: null, residual: null }, partial, parts),
+    sumParts({ partial, parts, bias, residual, y, to }),
+  ];
+}
+
+function product(tile: WorkgroupTile, call: StagedCall, result: Tensor, parts: number): KernelCall {
+  const { kernel, stride, x, bias, residual, from, to, weights, shader = workgroupProduct } = call;
+  const { n, h, w, c } = to;
+  const { rows, columns } = extent(tile);
+  const { bytes, flops } = convolutionCost(kernel, from, to, n * h * w);
+  return kernelCall(shader, {
+    bind: { x, weights: weights(), bias, residual, y: result },
+    sizes: {
+      HEIGHT: from.h,
+      WIDTH: from.w,
+      IN_QUADS: quads(from.c),
+      PIXELS: n * h * w,
+      OUT_HEIGHT: h,
+      OUT_WIDTH: w,
+      OUT_QUADS: quads(c),
+      PART: partOf(from, parts),
+      BIAS: Number(bias !== null),
+      RESIDUAL: Number(residual !== null),
+    },
+    tiles: { ACROSS: tile.across, DOWN: tile.down, RUN: tile.run, QUADS: tile.quads, KERNEL: kernel, STRIDE: stride },
+    grid: [Math.ceil((n * h * w) / rows), Math.ceil(quads(c) / columns), parts],
+    cost: { flops, bytes: bytes - activationBytes(to) + result.bytes },
+  });
+}
+
+/** Quads of input channels of a part. */
+const partOf = ({ c }: Shape, parts: number): number => DEPTH * Math.ceil(quads(c) / parts / DEPTH);
+
+/** Numbers of parts worth trying where the output alone has too few tiles for a GPU. */
+export const PARTS: readonly number[] = [4, 16];
+
+/** Every part has work, and the whole is small enough to leave a GPU idle. */
+export function partsFit(tile: WorkgroupTile, { from, to }: StagedCall, parts: number): boolean {
+  const { rows, columns } = extent(tile);
+  const groups = Math.ceil(pixels(to) / rows) * Math.ceil(quads(to.c) / columns);
+  return (
+    pixels(to) >= LEAST_ROWS &&
+    partOf(from, parts) * (parts - 1) < quads(from.c) &&
+    groups * tile.across * tile.down < STAGED_LANES
+  );
+}
+
+export const stagedConvolution = (call: ConvolutionCall): StagedCall => ({
+  ...call,
+  from: call.x.shape,
+  to: call.y.shape,
+});
+
+/** A linear layer as a convolution: all rows side by side in one image. */
+export const stagedProduct = (call: ProductCall): StagedCall => ({
+  ...call,
+  kernel: 1,
+  stride: 1,
+  from: { n: 1, h: 1, w: pixels(call.x.shape), c: call.x.shape.c },
+  to: { n: 1, h: 1, w: pixels(call.y.shape), c: call.y.shape.c },
+});

@@ -1,0 +1,191 @@
+/** @file Every variant of convolution against the float64 reference, on maps small enough to run them all. */
+import { describe, expect, test } from 'vitest';
+import { type Evaluation, evaluate } from '../../src/cli/verify/evaluate.ts';
+import * as conv2d from '../../src/layers/conv2d.ts';
+import { DEPTH, WORKGROUP_TILES } from '../../src/layers/workgroup_tiles.ts';
+import { Graph, type Target } from '../../src/runtime/graph.ts';
+import { WeightShapes, Weights } from '../../src/runtime/weights.ts';
+import { checkpointOf, expectClose, run, size, testRuntime, values } from '../device.ts';
+import * as reference from '../reference/operations.ts';
+import { anyVariant, oneOfEachWay, toleranceOf, variantsFor } from './variants.ts';
+
+const runtime = await testRuntime();
+const target = anyVariant(runtime);
+
+/** [N, H, W, in, out, kernel, stride] */
+const SHAPES: [number, number, number, number, number, 1 | 3, 1 | 2][] = [
+  [1, 1, 1, 1, 1, 3, 1],
+  [2, 5, 7, 3, 13, 3, 1],
+  [1, 9, 6, 10, 10, 3, 1],
+  [1, 2, 3, 250, 5, 3, 1],
+  [3, 4, 4, 66, 34, 3, 1],
+  [1, 7, 5, 6, 10, 3, 2],
+  [3, 1, 5, 2, 7, 3, 2],
+  [2, 5, 4, 3, 5, 1, 2],
+];
+
+describe.each(SHAPES)('conv2d N=%i %ix%i %i→%i k%i s%i', (n, h, w, ins, out, kernel, stride) => {
+  const shape = { n, h, w, c: ins };
+  const spec = { in: ins, out, kernel, stride };
+  const shapes = { 'op.weight': [out, ins, kernel, kernel], 'op.bias': [out] };
+  const names = variantsFor(target, shapes, ({ graph, weights }) => {
+    conv2d.forward({ graph, weights }, spec, 'op', graph.input('x', shape));
+  });
+  const x = values(size(shape), 1);
+  const weight = values(out * ins * kernel * kernel, 2, 0.5);
+  const bias = values(out, 3);
+  const expected = reference.conv2d(x, shape, weight, bias, out, kernel, stride);
+  const upstream = values(expected.data.length, 4);
+  const residual = values(expected.data.length, 5);
+  const gradient = reference.conv2dGradient(upstream, expected.shape, weight, shape, kernel, stride);
+  const weights = checkpointOf({
+    'op.weight': { shape: shapes['op.weight']!, data: weight },
+    'op.bias': { shape: shapes['op.bias']!, data: bias },
+  });
+
+  test.each(oneOfEachWay(names))('%s', async (name) => {
+    const found = await run(
+      runtime,
+      weights,
+      (e) => {
+        const input = e.input('x', shape, x);
+        const y = conv2d.forward(e, spec, 'op', input);
+        const added = conv2d.forward(e, spec, 'op', input, { residual: e.input('r', expected.shape, residual) });
+        e.output('y', y);
+        e.output('added', added);
+        e.gradient('dx', y, upstream, input);
+      },
+      { ...target, variants: { conv2d: name } },
+    );
+    const tolerance = toleranceOf(name);
+    expectClose(found['y']!, expected.data, tolerance);
+    expectClose(
+      found['added']!,
+      expected.data.map((value, i) => value + residual[i]!),
+      tolerance,
+    );
+    expectClose(found['dx']!, gradient, tolerance);
+  });
+});
+
+test('a gradient that another reader of the input has left is added by every variant', async () => {
+  const shape = { n: 1, h: 3, w: 6, c: 9 };
+  const spec = { in: 9, out: 9, kernel: 3, stride: 1 } as const;
+  const weight = values(9 * 9 * 9, 2, 0.5);
+  const weights = checkpointOf({
+    'op.weight': { shape: [9, 9, 3, 3], data: weight },
+    'op.bias': { shape: [9], data: values(9, 3) },
+  });
+  const upstream = values(size(shape), 4);
+  const expected = reference
+    .conv2dGradient(upstream, shape, weight, shape, 3, 1)
+    .map((value, i) => value + upstream[i]!);
+  const names = variantsFor(target, { 'op.weight': [9, 9, 3, 3], 'op.bias': [9] }, ({ graph, weights }) => {
+    conv2d.forward({ graph, weights }, spec, 'op', graph.input('x', shape));
+  });
+  for (const name of oneOfEachWay(names)) {
+    const found = await run(
+      runtime,
+      weights,
+      (e) => {
+        const input = e.input('x', shape, values(size(shape), 1));
+        e.gradient('dx', conv2d.forward(e, spec, 'op', input, { residual: input }), upstream, input);
+      },
+      { ...target, variants: { conv2d: name } },
+    );
+    expectClose(found['dx']!, expected, toleranceOf(name));
+  }
+});
+
+describe('kernels that were stored in another format are transformed as the same values in float32 are', () => {
+  const [ins, out] = [6, 5];
+  const shape = { n: 1, h: 5, w: 5, c: ins };
+  const integers = values(out * ins * 9, 2).map((v) => Math.round(127 * v));
+  const scales = Float32Array.from({ length: out }, (_, o) => 2 ** -(o + 5));
+  const numbers = integers.map((v, i) => v * scales[Math.floor(i / (ins * 9))]!);
+  const bytesOf = (view: ArrayBufferView) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+  // Seven bits of fraction: exact in bfloat16, and in float16 too.
+  const exponent = (v: number) => Math.floor(Math.log2(Math.abs(v)));
+  const half = (v: number) =>
+    v === 0 ? 0 : ((v < 0 ? 0x8000 : 0) | ((exponent(v) + 15) << 10)) + (Math.abs(v) / 2 ** exponent(v) - 1) * 1024;
+  const stored: Readonly<Record<string, { bytes: Uint8Array; scale?: string }>> = {
+    F16: { bytes: bytesOf(Uint16Array.from(numbers, half)) },
+    BF16: { bytes: bytesOf(Uint16Array.from(new Uint32Array(numbers.buffer), (word) => word >>> 16)) },
+    I8: { bytes: bytesOf(Int8Array.from(integers)), scale: 'op.weight_scale' },
+  };
+  const plain = checkpointOf({
+    'op.weight': { shape: [out, ins, 3, 3], data: numbers },
+    'op.bias': { shape: [out], data: values(out, 3) },
+    'op.weight_scale': { shape: [out], data: scales },
+  });
+
+  test.each(['winograd 2x2', 'winograd 4x4'])('%s', async (name) => {
+    const results = async (tensors: typeof plain.tensors) => {
+      const weights = new Weights(runtime, tensors, { storage: 'f32' });
+      const build = (e: Evaluation) => {
+        const input = e.input('x', shape, values(size(shape), 1));
+        const y = conv2d.forward(e, { in: ins, out, kernel: 3, stride: 1 }, 'op', input);
+        e.output('y', y);
+        e.gradient('dx', y, values(out * 25, 4), input);
+      };
+      const found = await evaluate(runtime, weights, build, { ...target, variants: { conv2d: name } });
+      weights.dispose();
+      return found;
+    };
+    const expected = await results(plain.tensors);
+    for (const [dtype, more] of Object.entries(stored)) {
+      const tensors = new Map(plain.tensors).set('op.weight', { dtype, shape: [out, ins, 3, 3], ...more } as never);
+      expect(await results(tensors), dtype).toEqual(expected);
+    }
+  });
+});
+
+describe('which variants may be taken', () => {
+  const namesOn = (more: Partial<Target>, shape = { n: 1, h: 16, w: 16, c: 256 }) => {
+    const graph = new Graph({ adapter: 'gpu', slowCompiler: false, ...more });
+    const weights = new WeightShapes(
+      new Map([
+        ['op.weight', [256, shape.c, 3, 3]],
+        ['op.bias', [256]],
+      ]),
+    );
+    conv2d.forward({ graph, weights }, { in: shape.c, out: 256, kernel: 3, stride: 1 }, 'op', graph.input('x', shape));
+    const { choice } = graph.operations[0]!;
+    return { names: choice!.candidates().map(({ name }) => name), chosen: choice!.chosen().name };
+  };
+  const halves = (names: readonly string[]) => names.filter((name) => name.startsWith('f16 ')).length;
+
+  test('float16 only with the feature, and only where less is asked for or it is forced', () => {
+    const features = new Set(['shader-f16']);
+    expect(halves(namesOn({ accuracy: 'reduced' }).names)).toBe(0);
+    expect(halves(namesOn({ features }).names)).toBe(0);
+    expect(halves(namesOn({ features, accuracy: 'reduced' }).names)).toBeGreaterThan(0);
+    expect(namesOn({ features, variants: { conv2d: 'f16' } }).chosen).toMatch(/^f16 /);
+    expect(namesOn({ variants: { conv2d: 'f16' } }).chosen).not.toMatch(/^f16 /);
+  });
+
+  test('by cost, a GPU takes workgroup memory for large maps and splits small ones; a CPU adapter does neither', () => {
+    expect(namesOn({}, { n: 1, h: 128, w: 128, c: 256 }).chosen).toMatch(/^workgroup /);
+    expect(namesOn({}, { n: 1, h: 8, w: 8, c: 1024 }).chosen).toMatch(/^split /);
+    for (const side of [8, 32, 128]) {
+      expect(namesOn({ adapter: 'cpu' }, { n: 1, h: side, w: side, c: 256 }).chosen).toMatch(/^(winograd|registers) /);
+    }
+  });
+
+  test('a name that no variant has is refused', () => {
+    expect(() => namesOn({ variants: { conv2d: 'winograd2x2' } })).toThrow(
+      'no variant of conv2d is called "winograd2x2"',
+    );
+  });
+
+  test.each(WORKGROUP_TILES)('the staged tiles of $name are within WebGPU’s default limits', (tile) => {
+    const threads = tile.across * tile.down;
+    const rows = tile.across * tile.run;
+    const columns = tile.down * tile.quads;
+    expect(tile.name).toBe(`${rows}x${4 * columns}`);
+    expect(threads).toBeLessThanOrEqual(256);
+    expect(16 * DEPTH * (rows + 1 + 4 * columns)).toBeLessThanOrEqual(16384);
+    for (const staged of [rows, columns]) expect((staged * DEPTH) % threads).toBe(0);
+    expect(threads % DEPTH).toBe(0);
+  });
+});
