@@ -104,8 +104,8 @@ function drawPanel({ title, xLabel, ticks, series, level }: Panel): string {
 
 const pointOf = (x: number, { value, error }: Estimate): Point => ({ x, y: value, error });
 
-/** Panels of the sweeps that the rows belong to. @param real what as many real pictures get */
-export function plot(rows: readonly Row[], real: Figures | null): string {
+/** Panels of the sweeps that the rows belong to. @param levels what real pictures get, by their number */
+export function plot(rows: readonly Row[], levels: ReadonlyMap<number, Figures>): string {
   const bySampler: Panel[][] = [];
   for (const sampler of ['ddim', 'ddpm'] as const) {
     const own = rows.filter(
@@ -124,6 +124,9 @@ export function plot(rows: readonly Row[], real: Figures | null): string {
           .filter(({ setting }) => setting.conditional === conditional)
           .map(({ setting, figures }) => pointOf(scales.indexOf(setting.scale), read(figures))),
       }));
+    // A Fréchet distance depends on the number of pictures: with several there is no one level.
+    const counts = new Set(own.map(({ pictures }) => pictures));
+    const real = levels.get(Math.max(...counts)) ?? null;
     const classed = own.filter(({ setting }) => knowsClass(setting));
     const title = sampler.toUpperCase();
     const common = { xLabel: 'guidance scale', ticks };
@@ -132,7 +135,7 @@ export function plot(rows: readonly Row[], real: Figures | null): string {
         ...common,
         title: `${title}: Fréchet distance (lower is better)`,
         series: lines((f) => f.frechet),
-        level: real?.frechet.value ?? null,
+        level: counts.size === 1 ? (real?.frechet.value ?? null) : null,
       },
       {
         ...common,

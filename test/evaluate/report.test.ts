@@ -185,7 +185,8 @@ test('the document keeps what people wrote, and its measured part is replaced', 
 });
 
 test('the plot is well-formed, has every panel, and no number that is none', () => {
-  const svg = plot(figureRows(filled(sweep), real), null);
+  const rows = figureRows(filled(sweep), real);
+  const svg = plot(rows, new Map());
   expect(svg).not.toMatch(/NaN|Infinity|undefined/);
   for (const title of [
     'DDIM: Fréchet',
@@ -198,4 +199,11 @@ test('the plot is well-formed, has every panel, and no number that is none', () 
   const opened = [...svg.matchAll(/<(\w+)(?:\s[^>]*[^/])?>/g)].length;
   expect(opened).toBe([...svg.matchAll(/<\/\w+>/g)].length);
   expect([...svg.matchAll(/<circle/g)].length).toBeGreaterThan(100);
+
+  // Real pictures' level is that of as many; where counts differ, Fréchet distances have none.
+  const dashes = (some: readonly Row[], count: number) =>
+    [...plot(some, new Map([[count, rows[0]!.figures]])).matchAll(/>real</g)].length;
+  expect([dashes(rows, 40), dashes(rows, 60)]).toEqual([8, 0]);
+  const ddim = rows.map((one, i) => (i === 0 ? { ...one, pictures: 60 } : one));
+  expect(dashes(ddim, 60)).toBe(3);
 });
