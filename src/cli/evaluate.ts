@@ -255,8 +255,7 @@ function writeReport(
     seconds: record.chunks.reduce((sum, { seconds }) => sum + seconds, 0),
     date: new Date().toISOString().slice(0, 10),
   };
-  const most = Math.max(...levels.keys());
-  writeWhole(plotPath, plot(figures, levels.get(most) ?? null));
+  writeWhole(plotPath, plot(figures, levels));
   const before = existsSync(documentPath) ? readFileSync(documentPath, 'utf8') : '# What guidance does\n';
   writeWhole(documentPath, insertMeasured(before, measuredPart(inputs, 'guidance.svg')));
 }

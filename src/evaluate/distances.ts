@@ -210,15 +210,37 @@ export interface Estimate {
   readonly error: number | null;
 }
 
+/** An estimate with what it is without each of its groups in turn: none if there is but one. */
+export interface Jackknifed extends Estimate {
+  readonly without: readonly number[];
+}
+
 /**
  * A statistic of all groups together, and its standard error from leaving out one group at a time (the jackknife): for
  * statistics that are no mean over pictures.
  */
-export function jackknife<T>(groups: readonly T[], statistic: (groups: readonly T[]) => number): Estimate {
-  const value = statistic(groups);
-  const n = groups.length;
-  if (n < 2) return { value, error: null };
-  const without = groups.map((_, left) => statistic(groups.filter((_group, i) => i !== left)));
-  const center = mean(without);
-  return { value, error: Math.sqrt(((n - 1) / n) * without.reduce((sum, v) => sum + (v - center) ** 2, 0)) };
+export function jackknife<T>(groups: readonly T[], statistic: (groups: readonly T[]) => number): Jackknifed {
+  const left = groups.length < 2 ? [] : groups.map((_, k) => groups.filter((_group, i) => i !== k));
+  return withError(statistic(groups), left.map(statistic));
+}
+
+/**
+ * A function of several estimates, with its own standard error: what they share, such as the noise that their pictures were
+ * made from, is taken into account.
+ *
+ * @param parts of the same groups; with others in each the error is null
+ */
+export function derived(parts: readonly Jackknifed[], of: (values: readonly number[]) => number): Jackknifed {
+  const groups = parts[0]?.without.length ?? 0;
+  const alike = parts.every(({ without }) => without.length === groups);
+  const without = Array.from({ length: alike ? groups : 0 }, (_, k) => of(parts.map((part) => part.without[k]!)));
+  return withError(of(parts.map(({ value }) => value)), without);
+}
+
+function withError(value: number, without: readonly number[]): Jackknifed {
+  const n = without.length;
+  if (n < 2 || without.some(Number.isNaN)) return { value, error: null, without };
+  const center = without.reduce((sum, v) => sum + v, 0) / n;
+  const error = Math.sqrt(((n - 1) / n) * without.reduce((sum, v) => sum + (v - center) ** 2, 0));
+  return { value, error, without };
 }

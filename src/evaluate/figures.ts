@@ -6,9 +6,11 @@ import {
   type ClassPairs,
   classVariety,
   coverage,
+  derived,
   type Estimate,
   frechetDistance,
   inceptionScore,
+  type Jackknifed,
   jackknife,
   kernelDistances,
   kernelWithin,
@@ -74,14 +76,17 @@ export type Figures = Readonly<Record<Measure, Estimate>>;
 
 const NAMES = Object.keys(MEASURES) as Measure[];
 
-const figuresFrom = (estimate: (name: Measure) => Estimate): Figures =>
-  Object.fromEntries(NAMES.map((name) => [name, estimate(name)])) as Record<Measure, Estimate>;
+/** Figures with what they are without each group of pictures. */
+export type JackknifedFigures = Readonly<Record<Measure, Jackknifed>>;
+
+const figuresFrom = <T extends Estimate>(estimate: (name: Measure) => T): Readonly<Record<Measure, T>> =>
+  Object.fromEntries(NAMES.map((name) => [name, estimate(name)])) as Record<Measure, T>;
 
 export interface Row {
   readonly setting: Setting;
   readonly pictures: number;
-  readonly seeds: number;
-  readonly figures: Figures;
+  readonly seeds: readonly number[];
+  readonly figures: JackknifedFigures;
   /** The mean share of values that had to be clamped. */
   readonly outside: number;
 }
@@ -92,9 +97,52 @@ const pooled = (parts: readonly Judged[]): Judged => ({
   labels: parts.flatMap(({ labels }) => labels),
 });
 
-/** Figures of the pictures of all seeds together, each with its standard error over the seeds. */
-export const figuresOf = (seeds: readonly Judged[], real: Reference): Figures =>
-  figuresFrom((name) => jackknife(seeds, (some) => MEASURES[name](pooled(some), real)));
+const part = ({ features, logProbs, labels }: Judged, from: number, to: number): Judged => ({
+  features: rows(features, from, to),
+  logProbs: rows(logProbs, from, to),
+  labels: labels.slice(from, to),
+});
+
+/** Groups to leave out; more would cost time and tell little. */
+const MOST_GROUPS = 12;
+
+/**
+ * Pictures in groups with equally many of each class, or one group if leaving one of them out would leave less than two
+ * pictures of a class. Each picture has noise of its own, so a group need not be a seed: a few seeds are too few to tell
+ * how large their spread is.
+ *
+ * @param all classes in turn
+ */
+function groupsOf(all: Judged): Judged[] {
+  const classes = 1 + Math.max(...all.labels);
+  const turns = Math.floor(all.labels.length / classes);
+  const count = Math.min(turns, MOST_GROUPS);
+  if (count < 3) return [all];
+  const start = (k: number) => (k === count ? all.labels.length : classes * Math.floor((k * turns) / count));
+  return Array.from({ length: count }, (_, k) => part(all, start(k), start(k + 1)));
+}
+
+/**
+ * Figures of the pictures of all seeds together, each with its standard error; but recall has none: with fewer pictures the
+ * balls of a class reach into others, so what is left tells nothing of the spread.
+ */
+export const figuresOf = (seeds: readonly Judged[], real: Reference): JackknifedFigures => {
+  const groups = groupsOf(pooled(seeds));
+  return figuresFrom((name) =>
+    jackknife(name === 'recall' ? [pooled(groups)] : groups, (some) => MEASURES[name](pooled(some), real)),
+  );
+};
+
+/** Rows of the same seeds have the same noise, picture by picture; of others, leaving out the same group means nothing. */
+const sameSeeds = (some: readonly Row[]): boolean => new Set(some.map(({ seeds }) => seeds.join())).size === 1;
+
+const alone = (one: Jackknifed): Jackknifed => ({ ...one, without: [] });
+
+/** `b` less `a` by one measure; the error is null unless both are of the same seeds. */
+export function difference(a: Row, b: Row, name: Measure): Jackknifed {
+  const parts = [a.figures[name], b.figures[name]];
+  return derived(sameSeeds([a, b]) ? parts : parts.map(alone), ([x, y]) => y! - x!);
+}
 
 /** A row for each setting of the record: by sampler, what the U-Net sees, form and scale. */
 export function figureRows(record: EvaluationRecord, real: Reference): Row[] {
@@ -114,7 +162,7 @@ export function figureRows(record: EvaluationRecord, real: Reference): Row[] {
       return {
         setting: readSettingKey(key),
         pictures: sorted.reduce((sum, { labels }) => sum + labels.length, 0),
-        seeds: sorted.length,
+        seeds: sorted.map(({ seed }) => seed),
         figures: figuresOf(sorted, real),
         outside: sorted.reduce((sum, { outside }) => sum + outside, 0) / sorted.length,
       };
@@ -155,29 +203,48 @@ export function realFigures({ features, logits, labels }: HeldOut, real: Referen
 }
 
 /**
- * A figure where agreement first reaches `target`, on a straight line between the two scales around it; at the first scale
- * if that reaches it already, null if none does.
+ * Where a rising line through points first reaches `target`: between points i - 1 and i, a share of the way; 0 if the first
+ * point does already, NaN if none does.
+ */
+function crossing(heights: readonly number[], target: number): number {
+  const i = heights.findIndex((height) => height >= target);
+  if (i < 1) return i === 0 ? 0 : Number.NaN;
+  return i - 1 + (target - heights[i - 1]!) / (heights[i]! - heights[i - 1]!);
+}
+
+/** On straight lines between values at whole places; NaN at NaN. */
+function between(values: readonly number[], place: number): number {
+  if (Number.isNaN(place)) return place;
+  const i = Math.min(Math.floor(place), values.length - 2);
+  return i < 0 ? values[0]! : values[i]! + (place - i) * (values[i + 1]! - values[i]!);
+}
+
+/** The scale at which agreement first reaches `target`, on straight lines between scales; the first if that does, NaN if none. */
+export const scaleAtAgreement = (sorted: readonly Row[], target: number): number =>
+  between(
+    sorted.map(({ setting }) => setting.scale),
+    crossing(
+      sorted.map(({ figures }) => figures.agreement.value),
+      target,
+    ),
+  );
+
+/**
+ * A figure where agreement first reaches `target`, on straight lines between the scales; at the first scale if that reaches
+ * it already, NaN if none does. That the place itself is measured is part of the error.
  *
  * @param sorted rows of one form, by scale
  */
-export function atAgreement(
-  sorted: readonly Row[],
-  target: number,
-  read: (row: Row) => number,
-): { readonly scale: number; readonly value: number } | null {
-  for (let i = 0; i < sorted.length; i++) {
-    const here = sorted[i]!;
-    const reached = here.figures.agreement.value;
-    if (reached < target) continue;
-    const before = sorted[i - 1];
-    if (!before) return { scale: here.setting.scale, value: read(here) };
-    const low = before.figures.agreement.value;
-    const share = (target - low) / (reached - low);
-    const between = (a: number, b: number) => a + share * (b - a);
-    return {
-      scale: between(before.setting.scale, here.setting.scale),
-      value: between(read(before), read(here)),
-    };
-  }
-  return null;
+export function atAgreement(sorted: readonly Row[], target: number, name: Measure): Jackknifed {
+  const n = sorted.length;
+  const parts = [...sorted.map(({ figures }) => figures.agreement), ...sorted.map(({ figures }) => figures[name])];
+  return derived(sameSeeds(sorted) ? parts : parts.map(alone), (values) =>
+    between(values.slice(n), crossing(values.slice(0, n), target)),
+  );
+}
+
+/** The same figure of rows `b` less that of rows `a`. */
+export function differenceAtAgreement(a: readonly Row[], b: readonly Row[], target: number, name: Measure): Jackknifed {
+  const parts = [atAgreement(a, target, name), atAgreement(b, target, name)];
+  return derived(sameSeeds([...a, ...b]) ? parts : parts.map(alone), ([x, y]) => y! - x!);
 }

@@ -104,9 +104,9 @@ function drawPanel({ title, xLabel, ticks, series, level }: Panel): string {
 
 const pointOf = (x: number, { value, error }: Estimate): Point => ({ x, y: value, error });
 
-/** Panels of the sweeps that the rows belong to. @param real what as many real pictures get */
-export function plot(rows: readonly Row[], real: Figures | null): string {
-  const panels: Panel[] = [];
+/** Panels of the sweeps that the rows belong to. @param levels what real pictures get, by their number */
+export function plot(rows: readonly Row[], levels: ReadonlyMap<number, Figures>): string {
+  const bySampler: Panel[][] = [];
   for (const sampler of ['ddim', 'ddpm'] as const) {
     const own = rows.filter(
       ({ setting }) => setting.sampler === sampler && (setting.form === 'none' || setting.form === 'sigma'),
@@ -124,10 +124,19 @@ export function plot(rows: readonly Row[], real: Figures | null): string {
           .filter(({ setting }) => setting.conditional === conditional)
           .map(({ setting, figures }) => pointOf(scales.indexOf(setting.scale), read(figures))),
       }));
+    // A Fréchet distance depends on the number of pictures: with several there is no one level.
+    const counts = new Set(own.map(({ pictures }) => pictures));
+    const real = levels.get(Math.max(...counts)) ?? null;
     const classed = own.filter(({ setting }) => knowsClass(setting));
     const title = sampler.toUpperCase();
     const common = { xLabel: 'guidance scale', ticks };
-    panels.push(
+    bySampler.push([
+      {
+        ...common,
+        title: `${title}: Fréchet distance (lower is better)`,
+        series: lines((f) => f.frechet),
+        level: counts.size === 1 ? (real?.frechet.value ?? null) : null,
+      },
       {
         ...common,
         title: `${title}: kernel distance by class (lower is better)`,
@@ -140,24 +149,22 @@ export function plot(rows: readonly Row[], real: Figures | null): string {
         series: [...lines((f) => f.precision, 'precision, ', 0), ...lines((f) => f.variety, 'variety, ', 2, classed)],
         level: null,
       },
-    );
-    if (sampler === 'ddim') {
-      panels.push(
-        {
-          ...common,
-          title: `${title}: agreement with the asked class`,
-          series: lines((f) => f.agreement),
-          level: real?.agreement.value ?? null,
-        },
-        {
-          ...common,
-          title: `${title}: inception score of the judge`,
-          series: lines((f) => f.inception),
-          level: real?.inception.value ?? null,
-        },
-      );
-    }
+      {
+        ...common,
+        title: `${title}: agreement with the asked class`,
+        series: lines((f) => f.agreement),
+        level: real?.agreement.value ?? null,
+      },
+      {
+        ...common,
+        title: `${title}: inception score of the judge`,
+        series: lines((f) => f.inception),
+        level: real?.inception.value ?? null,
+      },
+    ]);
   }
+  // A measure a line, the samplers beside each other.
+  const panels = (bySampler[0] ?? []).flatMap((_, i) => bySampler.map((own) => own[i]!));
   panels.push(...formPanels(rows));
   const columns = 2;
   const height = Math.ceil(panels.length / columns) * HEIGHT;

@@ -2,8 +2,16 @@
  * @file Figures as Markdown tables, put between two marks of a document that people write around them.
  */
 import type { Estimate } from './distances.ts';
-import { atAgreement, type Figures, type Row } from './figures.ts';
-import { FORM_NAMES, FORMS, knowsClass, type SamplerName } from './settings.ts';
+import {
+  atAgreement,
+  difference,
+  differenceAtAgreement,
+  type Figures,
+  type Measure,
+  type Row,
+  scaleAtAgreement,
+} from './figures.ts';
+import { FORM_NAMES, FORMS, type Form, knowsClass, type SamplerName } from './settings.ts';
 
 export const BEGIN = '<!-- begin: written by npm run evaluate -->';
 export const END = '<!-- end: written by npm run evaluate -->';
@@ -22,7 +30,7 @@ export interface ReportInputs {
 }
 
 const estimate = ({ value, error }: Estimate, digits: number, factor = 1): string => {
-  const main = (value * factor).toFixed(digits);
+  const main = (value * factor).toFixed(digits).replace(/^-(?=[0.]*$)/, '');
   return error === null ? main : `${main} ± ${(error * factor).toFixed(digits)}`;
 };
 
@@ -66,7 +74,35 @@ function realRows(real: ReadonlyMap<number, Figures>, counts: readonly number[],
     });
 }
 
-/** The scale's sweep: rows with the plain form, a table for each sampler. */
+/** A difference says which way. */
+const signed = (text: string): string => (text.startsWith('-') || Number.parseFloat(text) === 0 ? text : `+${text}`);
+
+/** What is told by class only has no difference to pictures that were made for none. */
+const STEPPED: readonly { readonly name: Measure; readonly digits: number; readonly factor: number }[] = [
+  { name: 'classKernel', digits: 1, factor: 100 },
+  { name: 'frechet', digits: 2, factor: 1 },
+  { name: 'precision', digits: 2, factor: 1 },
+  { name: 'variety', digits: 2, factor: 1 },
+  { name: 'inception', digits: 2, factor: 1 },
+  { name: 'agreement', digits: 2, factor: 1 },
+];
+
+/** What each scale changes from the one before it. */
+function stepTable(own: readonly Row[]): string {
+  const body = own.slice(1).flatMap((row, i): string[][] => {
+    const before = own[i]!;
+    if (before.setting.conditional !== row.setting.conditional) return [];
+    const cell = ({ name, digits, factor }: (typeof STEPPED)[number]) =>
+      (name === 'classKernel' || name === 'variety') && !knowsClass(before.setting)
+        ? ''
+        : signed(estimate(difference(before, row, name), digits, factor));
+    const scales = `${before.setting.scale} to ${row.setting.scale}`;
+    return [[row.setting.conditional ? 'class' : 'null class', scales, ...STEPPED.map(cell)]];
+  });
+  return table(['U-Net sees', 'scale', 'by class × 100', 'Fréchet', 'precision', 'variety', 'IS', 'agreement'], body);
+}
+
+/** The scale's sweep: rows with the plain form, and their differences, a table of each for each sampler. */
 function scaleTables(inputs: ReportInputs): string[] {
   const { rows, real, respacing } = inputs;
   return (['ddim', 'ddpm'] as const).flatMap((sampler) => {
@@ -84,6 +120,8 @@ function scaleTables(inputs: ReportInputs): string[] {
     return [
       `### The scale, ${SAMPLER_NAMES[sampler]}, respacing "${respacing[sampler]}"`,
       table(head, [...body, ...realRows(real, counts, 2)]),
+      `From each scale to the next, ${SAMPLER_NAMES[sampler]}, same noise:`,
+      stepTable(own),
     ];
   });
 }
@@ -107,51 +145,78 @@ function formTables({ rows, real }: ReportInputs): string[] {
     '### The form, DDPM, null class',
     table(['gradient', 'scale', 'pictures', ...MEASURES, 'clamped'], [...body, ...realRows(real, counts, 2)]),
   ];
+  const ofForm = (form: Form) => own.filter(({ setting }) => setting.form === form);
+  const plain = ofForm('sigma');
   const equal = EQUAL_AGREEMENTS.flatMap((target) =>
     FORMS.filter((form) => form !== 'none').flatMap((form): string[][] => {
-      const sorted = own.filter(({ setting }) => setting.form === form);
+      const sorted = ofForm(form);
       if (sorted.length === 0) return [];
-      const at = (read: (row: Row) => number) => atAgreement(sorted, target, read);
-      const kernel = at(({ figures }) => figures.kernel.value);
-      if (!kernel) return [[target.toFixed(2), FORM_NAMES[form], 'not reached', '', '', '', '', '', '']];
-      const first = kernel.scale === sorted[0]!.setting.scale;
-      const show = (read: (row: Row) => number, digits: number) => at(read)!.value.toFixed(digits);
+      const lead = [target.toFixed(2), FORM_NAMES[form]];
+      const scale = scaleAtAgreement(sorted, target);
+      if (Number.isNaN(scale)) return [[...lead, 'not reached', ...Array<string>(7).fill('')]];
+      const at = (name: Measure, digits: number, factor = 1) =>
+        estimate(atAgreement(sorted, target, name), digits, factor);
+      const beyond = (name: Measure, digits: number, factor = 1) => {
+        const by = differenceAtAgreement(plain, sorted, target, name);
+        return form === 'sigma' || Number.isNaN(by.value) ? '' : signed(estimate(by, digits, factor));
+      };
       return [
         [
-          target.toFixed(2),
-          FORM_NAMES[form],
-          `${first ? '≤ ' : ''}${Number(kernel.scale.toPrecision(2))}`,
-          (100 * kernel.value).toFixed(1),
-          show(({ figures }) => 100 * figures.classKernel.value, 1),
-          show(({ figures }) => figures.frechet.value, 2),
-          show(({ figures }) => figures.precision.value, 2),
-          show(({ figures }) => figures.recall.value, 2),
-          show(({ figures }) => figures.variety.value, 2),
+          ...lead,
+          `${scale === sorted[0]!.setting.scale ? '≤ ' : ''}${Number(scale.toPrecision(2))}`,
+          at('classKernel', 1, 100),
+          beyond('classKernel', 1, 100),
+          at('variety', 2),
+          beyond('variety', 2),
+          at('frechet', 2),
+          at('precision', 2),
+          at('recall', 2),
         ],
       ];
     }),
   );
+  const than = `less “${FORM_NAMES.sigma}”`;
+  const head = [
+    'agreement',
+    'gradient',
+    'scale',
+    'by class × 100',
+    than,
+    'variety',
+    than,
+    'Fréchet',
+    'precision',
+    'recall',
+  ];
   return [
     ...parts,
     '### The form at equal agreement',
     'On straight lines between the scales measured; at the weakest scale, where that reaches more already (≤).',
-    table(['agreement', 'gradient', 'scale', ...MEASURES.slice(0, 6)], equal),
+    table(head, equal),
   ];
 }
 
 const EQUAL_AGREEMENTS = [0.8, 0.95];
 
+/** How many seeds the settings have, in words. */
+function seedsOf(rows: readonly Row[]): string {
+  const counts = [...new Set(rows.map(({ seeds }) => seeds.length))].sort((a, b) => a - b);
+  return counts.length === 1 ? `${counts[0]} a setting` : `${counts[0]} to ${counts.at(-1)} a setting`;
+}
+
 /** The part of the document that is measured. */
 export function measuredPart(inputs: ReportInputs, plot: string): string {
-  const { adapters, referenceCount, seconds, date } = inputs;
+  const { rows, adapters, referenceCount, seconds, date } = inputs;
   const about = [
     `Measured on ${date} with ${adapters.join(', ')}, ${(seconds / 60).toFixed(0)} minutes of sampling.`,
     `Each row is compared with the same ${referenceCount} real test pictures, in the features of a classifier that has never`,
-    'seen noise. ± is the standard error over seeds (the jackknife’s), where there are two seeds or more. For real pictures it',
-    'is the standard deviation over disjoint sets of as many: what chance alone does to a figure at this count. Kernel',
-    'distance is unbiased: over all pictures, and by class, each picture against real ones of the class it was asked to be.',
-    'Fréchet distance and recall depend on the number of pictures, so compare them at equal counts. Variety is the mean',
-    'squared distance of two pictures of a class, 1 for real ones.',
+    `seen noise. Seeds: ${seedsOf(rows)}. ± is the standard error (the jackknife’s, leaving out each of 12 groups of pictures at`,
+    'most, classes balanced); recall has none, since it depends too much on the number of pictures. For real pictures ± is',
+    'the standard deviation over disjoint sets of as many: what chance alone does to a figure at this count. All settings',
+    'start from the same noise, so a difference is known better than its two sides. Kernel distance is unbiased: over all',
+    'pictures, and by class, each picture against real ones of the class it was asked to be. Fréchet distance and recall',
+    'depend on the number of pictures, so compare them at equal counts. Variety is the mean squared distance of two pictures',
+    'of a class, 1 for real ones.',
     '"Clamped" is the share of values beyond [-1.1, 1.1] in the last sample.',
   ].join('\n');
   return [`![Figures by scale and form](${plot})`, about, ...scaleTables(inputs), ...formTables(inputs)].join('\n\n');

@@ -62,15 +62,16 @@ export function scaleSweep(samplers: readonly SamplerName[], scales: readonly nu
 }
 
 /**
- * A weak, a usual and a strong scale of each form. They are no equals: without the variance, or with a gradient that is
- * summed or normalised, one and the same number pushes differently; what is equal is the agreement reached.
+ * A usual, a strong and a weak scale of each form, and a weaker one where the weak one does most of it already. They are no
+ * equals: without the variance, or with a gradient that is summed or normalised, one and the same number pushes
+ * differently; what is equal is the agreement reached.
  */
-export const FORM_SCALES: Readonly<Record<Exclude<Form, 'none'>, readonly [number, number, number]>> = {
-  sigma: [1, 4, 16],
-  mean: [1, 4, 16],
-  sample: [0.5, 2, 8],
-  momentum: [0.1, 0.4, 1.6],
-  adam: [0.03, 0.1, 0.4],
+export const FORM_SCALES: Readonly<Record<Exclude<Form, 'none'>, readonly number[]>> = {
+  sigma: [4, 16, 1],
+  mean: [4, 16, 1],
+  sample: [2, 8, 0.5, 0.125],
+  momentum: [0.4, 1.6, 0.1],
+  adam: [0.1, 0.4, 0.03],
 };
 
 /**
@@ -78,10 +79,11 @@ export const FORM_SCALES: Readonly<Record<Exclude<Form, 'none'>, readonly [numbe
  * come first and weak ones last, so that a run that is stopped has measured what matters most.
  */
 export function formSweep(): Setting[] {
-  const guided = [1, 2, 0].flatMap((strength) =>
-    FORMS.flatMap((form): Setting[] =>
-      form === 'none' ? [] : [{ sampler: 'ddpm', conditional: false, form, scale: FORM_SCALES[form][strength]! }],
-    ),
+  const guided = [0, 1, 2, 3].flatMap((place) =>
+    FORMS.flatMap((form): Setting[] => {
+      const scale = form === 'none' ? undefined : FORM_SCALES[form][place];
+      return scale === undefined ? [] : [{ sampler: 'ddpm', conditional: false, form, scale }];
+    }),
   );
   return [{ sampler: 'ddpm', conditional: false, form: 'none', scale: 0 }, ...guided];
 }

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import {
   agreement,
   classVariety,
+  derived,
   frechetDistance,
   inceptionScore,
   jackknife,
@@ -230,5 +231,25 @@ test('the jackknife of a mean is its standard error', () => {
   expect(value).toBe(4);
   const variance = groups.reduce((sum, v) => sum + (v - 4) ** 2, 0) / 4;
   expect(error).toBeCloseTo(Math.sqrt(variance / 5), 12);
-  expect(jackknife([3], ([v]) => v!)).toEqual({ value: 3, error: null });
+  expect(jackknife([3], ([v]) => v!)).toEqual({ value: 3, error: null, without: [] });
+});
+
+test('what is derived from estimates has the error of the same computed from the groups', () => {
+  const groups = [
+    [1, 5],
+    [4, 2],
+    [4, 3],
+    [9, 1],
+  ];
+  const mean = (k: number) => (some: readonly (readonly number[])[]) =>
+    some.reduce((sum, group) => sum + group[k]!, 0) / some.length;
+  const [x, y] = [jackknife(groups, mean(0)), jackknife(groups, mean(1))];
+  const ratio = derived([x, y], ([a, b]) => a! / b!);
+  const direct = jackknife(groups, (some) => mean(0)(some) / mean(1)(some));
+  expect(ratio).toEqual(direct);
+  expect(derived([x, { ...y, without: [] }], ([a, b]) => a! + b!)).toEqual({
+    value: x.value + y.value,
+    error: null,
+    without: [],
+  });
 });

@@ -34,24 +34,41 @@ def evenly(steps, count):
     return taken
 
 
+def strided(steps, count):
+    """`count` of `steps` timesteps, 0 and every whole stride above it: guided-diffusion's "ddimN"."""
+    for stride in range(1, steps):
+        taken = list(range(0, steps, stride))
+        if len(taken) == count:
+            return taken
+    raise ValueError(f"no whole stride takes {count} of {steps} timesteps")
+
+
 class Diffusion:
-    """q(x_t | x_0), its posterior, and the losses of a model of it.
+    """q(x_t | x_0), its posterior, the losses of a model of it, and DDIM.
 
     variance: learned_range, fixed_small or fixed_large; mean: epsilon or start_x;
-    loss: mse, rescaled_mse (the hybrid loss of a learned variance), kl or rescaled_kl.
+    loss: mse, rescaled_mse (the hybrid loss of a learned variance), kl or rescaled_kl;
+    spacing: a number of timesteps, or "ddim" and a number.
     """
 
     def __init__(self, steps=1000, schedule="linear", variance="learned_range", mean="epsilon", loss="rescaled_mse",
                  rescale_timesteps=False, spacing=None):
         self.variance, self.mean, self.loss = variance, mean, loss
         self._moved = {}
-        taken = list(range(steps)) if spacing is None else evenly(steps, spacing)
+        if spacing is None:
+            taken = list(range(steps))
+        elif str(spacing).startswith("ddim"):
+            taken = strided(steps, int(spacing[4:]))
+        else:
+            taken = evenly(steps, int(spacing))
         abar = np.cumprod(1 - betas(schedule, steps))[taken]
         previous = np.append(1.0, abar[:-1])
         beta = 1 - abar / previous
         self.steps = len(taken)
         self.timestep_map = np.array(taken) * (1000 / steps if rescale_timesteps else 1)
         self.sqrt_abar = np.sqrt(abar)
+        self.sqrt_abar_previous = np.sqrt(previous)
+        self.sqrt_one_minus_abar_previous = np.sqrt(1 - previous)
         self.sqrt_one_minus_abar = np.sqrt(1 - abar)
         self.sqrt_recip_abar = np.sqrt(1 / abar)
         self.sqrt_recipm1_abar = np.sqrt(1 / abar - 1)
@@ -125,6 +142,21 @@ class Diffusion:
                 terms["vb"] = terms["vb"] * (self.steps / 1000)
             terms["loss"] = terms["mse"] + terms["vb"]
         return terms
+
+    def ddim(self, model, x, labels=None):
+        """From x_T [N, C, H, W] to x_0 without noise (Song et al. 2021), for a model that predicts the noise.
+
+        Yields {"sample", "pred_xstart", "model_output"} after each step; the predicted x_0 is clipped to [-1, 1].
+        """
+        for step in reversed(range(self.steps)):
+            t = torch.full((len(x),), step, device=x.device)
+            output = model(x, self.model_timesteps(t), labels).to(x.dtype)
+            recip, recipm1 = self._at(self.sqrt_recip_abar, t, x), self._at(self.sqrt_recipm1_abar, t, x)
+            start = (recip * x - recipm1 * output[:, :x.shape[1]]).clamp(-1, 1)
+            noise = (recip * x - start) / recipm1
+            x = (self._at(self.sqrt_abar_previous, t, x) * start
+                 + self._at(self.sqrt_one_minus_abar_previous, t, x) * noise)
+            yield {"sample": x, "pred_xstart": start, "model_output": output}
 
 
 def normal_cdf(x):

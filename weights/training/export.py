@@ -93,6 +93,9 @@ def card(name, config, state, size, count, figures):
             else "An ADM U-Net that turns noise into pictures")
     measured = (f"Share of {count} test pictures named rightly" if classifier else
                 f"Mean squared error of the predicted noise on {count} test pictures, by timestep")
+    origin = state.get("origin")
+    start = (f" Began with the weights of `{origin['file']}`, which had seen {origin['images_seen']:,} pictures before."
+             if origin else "")
     result = (f"{measured}, with the stored weights: {100 * figures['right'][0]:.1f} %." if clean else
               f"{measured}, measured with the stored weights:\n\n{table(figures, classifier)}")
     extra = "" if classifier else (
@@ -117,7 +120,7 @@ def card(name, config, state, size, count, figures):
 
 {state["credit"]}. {state["images_seen"]:,} pictures seen in {state["seconds"] / 60:.1f} minutes on {state["device"]} \
 ({state["precision"]}), every class equally often; batch {args["batch"]}, AdamW {args["lr"]:g} with warm-up and cosine \
-decay, weight decay {args["weight_decay"]:g}, average of the weights {args["ema"]:g}.{extra}
+decay, weight decay {args["weight_decay"]:g}, average of the weights {args["ema"]:g}.{start}{extra}
 
 ## How good it is
 
@@ -135,7 +138,8 @@ def main():
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     state = torch.load(os.path.join(args.run, "state.pt"), map_location="cpu")
-    config = dict(state["config"], images_seen=state["images_seen"])
+    before = (state.get("origin") or {"images_seen": 0})["images_seen"]
+    config = dict(state["config"], images_seen=before + state["images_seen"])
     tensors = {name: values.numpy().astype(np.float16 if values.dim() > 1 else np.float32)
                for name, values in state["ema"].items()}
     too_large = [name for name, values in tensors.items() if not np.isfinite(values).all()]

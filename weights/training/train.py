@@ -6,6 +6,7 @@
 The run's folder gets `state.pt` (everything needed to go on), rewritten every --save-minutes and at the end, and
 `log.jsonl`. The same command again goes on where it stopped; with a larger budget it trains further. The learning rate
 warms up, then falls along a cosine over the budget, whichever of --minutes and --images is nearer to being used up.
+A new run can start from the weights of an exported file (--init); the optimiser, which no such file holds, starts anew.
 """
 import argparse
 import contextlib
@@ -15,10 +16,12 @@ import math
 import os
 import time
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 import adm
+import safetensors
 from data import LOADERS, Batches, load
 from diffusion import Diffusion
 
@@ -36,6 +39,7 @@ def arguments(argv=None):
     parser.add_argument("--data", required=True, metavar="DIR", help="folder with the data sets")
     parser.add_argument("--set", required=True, choices=sorted(LOADERS))
     parser.add_argument("--run", required=True, metavar="DIR", help="folder of this run; an existing run is resumed")
+    parser.add_argument("--init", metavar="FILE", help="exported weights that a new run starts from")
     budget = parser.add_argument_group("budget (at least one)")
     budget.add_argument("--minutes", type=float, help="of training, over all resumptions")
     budget.add_argument("--images", type=float, help="pictures to see, over all resumptions")
@@ -114,6 +118,29 @@ def configuration(args, data):
     return config
 
 
+def exported_weights(path, config):
+    """-> ({name: tensor} in float32, {"file": name, "images_seen": count}), of an exported file.
+
+    What a run of `config` would train must be what the file holds; only dropout, which changes no weight, may differ.
+    """
+    tensors, metadata = safetensors.read(path)
+    theirs = json.loads(metadata["config"])
+    signature = inspect.signature(adm.Encoder.__init__).parameters.values()
+    unsaid = {p.name: p.default for p in signature if p.default is not p.empty}
+
+    def description(c):
+        whole = {name: c.get(name) for name in ("kind", "classes", "null_class", "diffusion")}
+        return {**whole, **{name: value for name, value in {**unsaid, **c["model"]}.items() if name != "dropout"}}
+
+    ours, held = description(config), description(theirs)
+    for name in sorted(ours.keys() | held.keys()):
+        if ours.get(name) != held.get(name):
+            raise SystemExit(f"--init {path} has {name} {json.dumps(held.get(name))}, this run "
+                             f"{json.dumps(ours.get(name))}; choose the options it was made with")
+    weights = {name: torch.from_numpy(values.astype(np.float32)) for name, values in tensors.items()}
+    return weights, {"file": os.path.basename(path), "images_seen": theirs.get("images_seen", 0)}
+
+
 class Precision:
     """Autocast and, for float16, loss scaling; the same calls for PyTorch 1.13 and 2.x."""
 
@@ -154,15 +181,20 @@ class Precision:
 
 
 class Average:
-    """Exponential moving average of the weights. It starts short, so that the first noise is soon forgotten."""
+    """Exponential moving average of the weights.
 
-    def __init__(self, model, decay):
+    It starts short, so that the first noise is soon forgotten; from weights that are `settled`, averages themselves,
+    it has its full length at once.
+    """
+
+    def __init__(self, model, decay, settled=False):
         self.decay = decay
+        self.settled = settled
         self.values = {name: p.detach().clone().float() for name, p in model.named_parameters()}
 
     @torch.no_grad()
     def update(self, model, step):
-        keep = min(self.decay, (1 + step) / (10 + step))
+        keep = self.decay if self.settled else min(self.decay, (1 + step) / (10 + step))
         ours = list(self.values.values())
         torch._foreach_mul_(ours, keep)
         torch._foreach_add_(ours, [p.detach().float() for p in model.parameters()], alpha=1 - keep)
@@ -246,14 +278,21 @@ def main(argv=None):
     precision = Precision(device, args.precision)
     fused = {"fused": True} if device.startswith("cuda") and "fused" in inspect.signature(
         torch.optim.AdamW.__init__).parameters else {}
+    origin = None
+    if args.init:
+        weights, origin = exported_weights(args.init, config)
+        model.load_state_dict(weights)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=args.weight_decay, **fused)
-    average = Average(model, args.ema)
+    average = Average(model, args.ema, settled=origin is not None)
     generator = torch.Generator().manual_seed(args.seed)
     step, elapsed, history = 0, 0.0, []
     if os.path.exists(path):
         state = torch.load(path, map_location=device)
         if state["config"] != config:
             raise SystemExit(f"{path} is a run of another model: {json.dumps(state['config'])}; choose another --run")
+        if state.get("origin") != origin:
+            raise SystemExit(f"{path} is a run that began with {began(state.get('origin'))}, not with {began(origin)}; "
+                             "choose another --run or the same --init")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         average.values = state["ema"]
@@ -278,8 +317,9 @@ def main(argv=None):
         return max(shares)
 
     def store():
-        save(path, {"config": config, "arguments": vars(args), "credit": data.credit, "model": model.state_dict(),
-                    "ema": average.values, "optimizer": optimizer.state_dict(), "generator": generator.get_state(),
+        save(path, {"config": config, "arguments": vars(args), "origin": origin, "credit": data.credit,
+                    "model": model.state_dict(), "ema": average.values,
+                    "optimizer": optimizer.state_dict(), "generator": generator.get_state(),
                     "scaler": precision.scaler.state_dict() if precision.scaler is not None else {}, "step": step,
                     "seconds": elapsed, "history": history, "images_seen": step * args.batch,
                     "device": torch.cuda.get_device_name() if device.startswith("cuda") else "CPU",
@@ -322,6 +362,10 @@ def main(argv=None):
             store()
             saved = time.monotonic()
     print(f"{step} steps, {step * args.batch} pictures, {elapsed / 60:.1f} minutes: {path}")
+
+
+def began(origin):
+    return f"the weights of {origin['file']}" if origin else "random weights"
 
 
 def normal(like, generator):
