@@ -95,7 +95,7 @@ function readTable(path: string): TuningTable {
   return table;
 }
 
-function shapeLine({ choice: { kind, form, sizes }, times }: TunedShape): string {
-  const list = times.map(({ name, ms }) => `${name} ${ms.toPrecision(3)}`);
+function shapeLine({ choice: { kind, form, sizes }, winner, times }: TunedShape): string {
+  const list = times.map(({ name, ms }) => `${name}${name === winner ? '*' : ''} ${ms.toPrecision(3)}`);
   return `${kind} ${form}, ${sizes.join(' ')}: ${list.join(', ')} ms`;
 }

@@ -7,7 +7,7 @@
 import type { Runtime } from './device.ts';
 import type { Graph } from './graph.ts';
 import { Clock, measure, type Task } from './measure.ts';
-import { type Binding, bindGroup, type CompiledKernel, sizesBlock } from './pipelines.ts';
+import { type Binding, bindGroup, type CompiledKernel, kernelSource, pipelineKey, sizesBlock } from './pipelines.ts';
 import type { Resource } from './resources.ts';
 import type { KernelCall } from './shader.ts';
 import type { Tuning, TuningStore } from './tuning.ts';
@@ -22,8 +22,9 @@ export interface TunerOptions {
   readonly onShape?: ((result: TunedShape) => void) | undefined;
 }
 
-/** What was measured for a shape: milliseconds of each variant, the fastest first. */
+/** What was measured for a shape: milliseconds of each variant, the fastest first, and which is taken from now on. */
 export interface TunedShape {
+  readonly winner: string;
   readonly choice: Pick<Choice, 'kind' | 'form' | 'sizes'>;
   readonly times: readonly { readonly name: string; readonly ms: number }[];
 }
@@ -37,6 +38,9 @@ const BATCH_MS = { 'timestamp queries': 4, 'wall clock': 20 } as const;
 const ROUNDS = 5;
 const HOPELESS = 1.5;
 
+/** So much slower than the fastest is as good. */
+const NEARLY = 1.1;
+
 /** Buffers for the measured calls may take this much. */
 const MAX_BYTES = 1 << 30;
 
@@ -44,6 +48,8 @@ export class Tuner {
   readonly tuning: Tuning;
   readonly #runtime: Runtime;
   readonly #options: TunerOptions;
+  /** Keys of the pipelines that choices made so far need. */
+  readonly #needed = new Set<string>();
   #restored: Promise<void> | null = null;
   #running: Promise<void> = Promise.resolve();
 
@@ -82,9 +88,10 @@ export class Tuner {
         signal?.throwIfAborted();
         const times = await this.#race(clock, candidates, signal);
         if (times.length === 0) continue;
-        this.tuning.learn(choice, times[0]!.name);
+        const winner = this.#leastCode(times, candidates);
+        this.tuning.learn(choice, winner);
         learned = true;
-        this.#options.onShape?.({ choice, times });
+        this.#options.onShape?.({ choice, winner, times });
       }
     } finally {
       clock.dispose();
@@ -95,6 +102,25 @@ export class Tuner {
   async #restore(): Promise<void> {
     const text = await this.#options.store?.read(this.adapterKey);
     if (text) this.tuning.restore(text);
+  }
+
+  /**
+   * Of the variants that are nearly as fast as the fastest, the one with the least code that no choice before needs: a
+   * pipeline more is compiled on every visit.
+   */
+  #leastCode(times: TunedShape['times'], candidates: readonly Candidate[]): string {
+    const good = times.filter(({ ms }) => ms <= NEARLY * times[0]!.ms).map(({ name }) => name);
+    const options = good.map((name) => {
+      const kernels = new Map<string, number>();
+      for (const call of candidates.find((c) => c.name === name)!.lower()) {
+        const key = pipelineKey(call);
+        if (!this.#needed.has(key)) kernels.set(key, kernelSource(call).length);
+      }
+      return { name, kernels, code: [...kernels.values()].reduce((sum, length) => sum + length, 0) };
+    });
+    const best = options.reduce((a, b) => (b.code < a.code ? b : a));
+    for (const key of best.kernels.keys()) this.#needed.add(key);
+    return best.name;
   }
 
   /** Milliseconds of each variant that works, the fastest first. */
