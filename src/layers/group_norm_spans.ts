@@ -21,7 +21,7 @@ import { apply, applyCost, applyGradient } from './group_norm_segments.ts';
 const THREADS = 4;
 
 /** With so few reads an invocation, making the result there takes less time than one more dispatch. */
-const SMALL_SPAN_READS = 256;
+const SMALL_SPAN_READS = 2048;
 
 /** Quads that an invocation reads of x. */
 const spanReads = (call: GroupNormCall): number => spanQuads(call) * call.x.shape.h * call.x.shape.w;

@@ -10,8 +10,14 @@ import type { Cost } from './shader.ts';
 /** Aim of a slice in milliseconds. */
 export const SLICE_MS = 150;
 
-/** Submits that may wait in the queue, the running one included. */
+/** Submits that may wait in the queue, the running one included, and not counting those below. */
 const IN_FLIGHT = 2;
+
+/**
+ * Short submits are not waited for one by one, but together when they should take this long: in a browser, to be told that
+ * one is done costs more than a small kernel.
+ */
+const UNWATCHED_MS = 10;
 
 /** First guesses of a device's speed, replaced by measurement: on the low side, since a slice too small is harmless. */
 const GUESS = { flopsPerMs: 5e5, bytesPerMs: 5e5, dispatchMs: 0.05 };
@@ -55,10 +61,16 @@ export class SlicePlan {
     return ends;
   }
 
+  /** Milliseconds that the dispatches from `from` to before `to` should take. */
+  expected(from: number, to: number): number {
+    let ms = 0;
+    for (let i = from; i < to; i++) ms += this.#durations[i]!;
+    return ms;
+  }
+
   /** Takes in that the dispatches from `from` to before `to` took `ms` together. */
   record(from: number, to: number, ms: number): void {
-    let before = 0;
-    for (let i = from; i < to; i++) before += this.#durations[i]!;
+    const before = this.expected(from, to);
     if (!(before > 0) || !(ms > 0)) return;
     for (let i = from; i < to; i++) this.#durations[i]! *= ms / before;
     if (to === this.#durations.length) this.#measured = true;
@@ -69,6 +81,8 @@ export class SubmitPacer {
   readonly #device: GPUDevice;
   readonly #inFlight: Promise<void>[] = [];
   #lastDone = 0;
+  /** What the submits since the last watched one should take. */
+  #unwatchedMs = 0;
   /** Submits so far, for tests and reports. */
   submits = 0;
 
@@ -102,10 +116,17 @@ export class SubmitPacer {
     const submitted = performance.now();
     this.#device.queue.submit([commands]);
     this.submits++;
+    const expected = slices.expected(from, to);
+    if (slices.runMs !== null && this.#unwatchedMs + expected < UNWATCHED_MS) {
+      this.#unwatchedMs += expected;
+      return;
+    }
+    const share = expected / (this.#unwatchedMs + expected);
+    this.#unwatchedMs = 0;
     const done = this.#device.queue.onSubmittedWorkDone().then(
       () => {
         const now = performance.now();
-        slices.record(from, to, now - Math.max(submitted, this.#lastDone));
+        slices.record(from, to, share * (now - Math.max(submitted, this.#lastDone)));
         this.#lastDone = now;
       },
       () => {}, // a lost device is reported by the runtime
@@ -117,5 +138,6 @@ export class SubmitPacer {
   /** Resolves when everything submitted so far is done. */
   async idle(): Promise<void> {
     await Promise.all(this.#inFlight);
+    if (this.#unwatchedMs > 0) await this.#device.queue.onSubmittedWorkDone().catch(() => {});
   }
 }

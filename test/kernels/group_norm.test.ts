@@ -118,7 +118,8 @@ test('forcing a way changes the kernels; by itself a CPU takes spans, a GPU a wo
   expect(shaders({ variants: { group_norm: 'segments' } }, 8)).toEqual(three);
   expect(shaders({ variants: { group_norm: 'spans' } }, 8)).toEqual(['group_norm/spans']);
   expect(shaders({}, 8)).toEqual(['group_norm/spans']);
-  expect(shaders({}, 32)).toEqual(['group_norm/spans', 'group_norm/apply']);
+  expect(shaders({}, 32)).toEqual(['group_norm/spans']);
+  expect(shaders({}, 64)).toEqual(['group_norm/spans', 'group_norm/apply']);
   expect(shaders({ adapter: 'gpu' }, 8)).toEqual(['group_norm/workgroup']);
   expect(shaders({ adapter: 'gpu' }, 128)).toEqual(['group_norm/workgroup', 'group_norm/apply']);
 });
