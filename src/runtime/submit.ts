@@ -19,6 +19,9 @@ const IN_FLIGHT = 2;
  */
 const UNWATCHED_MS = 10;
 
+/** Nor more of them than this, in case an expectation is wrong. */
+const MOST_UNWATCHED = 20;
+
 /** First guesses of a device's speed, replaced by measurement: on the low side, since a slice too small is harmless. */
 const GUESS = { flopsPerMs: 5e5, bytesPerMs: 5e5, dispatchMs: 0.05 };
 
@@ -83,6 +86,7 @@ export class SubmitPacer {
   #lastDone = 0;
   /** What the submits since the last watched one should take. */
   #unwatchedMs = 0;
+  #unwatched = 0;
   /** Submits so far, for tests and reports. */
   submits = 0;
 
@@ -117,12 +121,15 @@ export class SubmitPacer {
     this.#device.queue.submit([commands]);
     this.submits++;
     const expected = slices.expected(from, to);
-    if (slices.runMs !== null && this.#unwatchedMs + expected < UNWATCHED_MS) {
+    const short = slices.runMs !== null && this.#unwatchedMs + expected < UNWATCHED_MS;
+    if (short && this.#unwatched < MOST_UNWATCHED) {
       this.#unwatchedMs += expected;
+      this.#unwatched++;
       return;
     }
     const share = expected / (this.#unwatchedMs + expected);
     this.#unwatchedMs = 0;
+    this.#unwatched = 0;
     const done = this.#device.queue.onSubmittedWorkDone().then(
       () => {
         const now = performance.now();
@@ -138,6 +145,6 @@ export class SubmitPacer {
   /** Resolves when everything submitted so far is done. */
   async idle(): Promise<void> {
     await Promise.all(this.#inFlight);
-    if (this.#unwatchedMs > 0) await this.#device.queue.onSubmittedWorkDone().catch(() => {});
+    if (this.#unwatched > 0) await this.#device.queue.onSubmittedWorkDone().catch(() => {});
   }
 }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { SLICE_MS, SlicePlan } from '../../src/runtime/submit.ts';
+import { SLICE_MS, SlicePlan, SubmitPacer } from '../../src/runtime/submit.ts';
 
 const cost = { flops: 1e5, bytes: 0 };
 
@@ -31,5 +31,53 @@ describe('slices', () => {
     expect(ends.length).toBeGreaterThan(10);
     expect(ends.at(-1)).toBe(50);
     expect(ends).toEqual([...new Set(ends)].sort((a, b) => a - b));
+  });
+});
+
+describe('the pacer', () => {
+  /** A device whose work is done at once, and which counts who asks for that. */
+  function countingDevice() {
+    const counts = { submits: 0, asked: 0 };
+    const pass = { end: () => {} };
+    const device = {
+      createCommandEncoder: () => ({ beginComputePass: () => pass, finish: () => ({}) }),
+      queue: {
+        submit: () => counts.submits++,
+        onSubmittedWorkDone: async () => {
+          counts.asked++;
+        },
+      },
+    };
+    return { counts, device: device as unknown as GPUDevice };
+  }
+
+  test('waits for short submits together, for long ones one by one', async () => {
+    const { counts, device } = countingDevice();
+    const pacer = new SubmitPacer(device);
+    const short = new SlicePlan([{ flops: 1, bytes: 1 }]);
+    short.record(0, 1, 1);
+    for (let i = 0; i < 100; i++) await pacer.run(short, () => {});
+    expect(counts.submits).toBe(100);
+    expect(counts.asked).toBeGreaterThanOrEqual(4);
+    expect(counts.asked).toBeLessThanOrEqual(25);
+
+    const before = counts.asked;
+    const long = new SlicePlan([{ flops: 1, bytes: 1 }]);
+    for (let i = 0; i < 5; i++) {
+      long.record(0, 1, 50);
+      await pacer.run(long, () => {});
+    }
+    expect(counts.asked - before).toBe(5);
+  });
+
+  test('is idle only when the queue says so', async () => {
+    const { counts, device } = countingDevice();
+    const pacer = new SubmitPacer(device);
+    const short = new SlicePlan([{ flops: 1, bytes: 1 }]);
+    short.record(0, 1, 1);
+    await pacer.run(short, () => {});
+    expect(counts.asked).toBe(0);
+    await pacer.idle();
+    expect(counts.asked).toBe(1);
   });
 });
