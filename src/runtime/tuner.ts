@@ -84,7 +84,6 @@ export class Tuner {
     let learned = false;
     try {
       for (const { choice, candidates } of open) {
-        if (performance.now() >= until) break;
         signal?.throwIfAborted();
         const times = await this.#race(clock, candidates, signal);
         if (times.length === 0) continue;
@@ -92,6 +91,7 @@ export class Tuner {
         this.tuning.learn(choice, winner);
         learned = true;
         this.#options.onShape?.({ choice, winner, times });
+        if (performance.now() >= until) break;
       }
     } finally {
       clock.dispose();
