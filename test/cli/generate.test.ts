@@ -322,7 +322,10 @@ describe('bad input: one line that says what is wrong, exit 2, no file', () => {
     [['generate', '--adapter', 'quantum'], 'looked for one named like "quantum", found'],
     [['verify'], 'verify takes one folder, found 0'],
     [['verify', 'nowhere'], 'expected a golden folder with a manifest.json, found none in nowhere'],
-    [['paint'], 'unknown command "paint"; known are generate, likelihood, invert, inspect, bench, tune, convert, evaluate, '],
+    [
+      ['paint'],
+      'unknown command "paint"; known are generate, likelihood, invert, inspect, bench, tune, convert, evaluate, ',
+    ],
     [['inspect'], 'inspect needs a file, or --flags'],
     [['inspect', '--flags', '--num_chanels 3'], '--num_chanels is no flag of guided-diffusion'],
     [['inspect', '--flags', '--classifier_width 32'], '96 channels (3 times 32), which do not divide into heads of 64'],
