@@ -123,7 +123,7 @@ test('watching every step slows a run by less than 10 %', async () => {
   const denoiser = new Denoiser(runtime, {
     unet: shipped.unet,
     guidance: classifierGuidance(shipped.classifier),
-    batch: 2,
+    batch: 4,
   });
   const seconds = async (record: boolean) => {
     const run = new Run(optionsOf('ddim', 4, { denoiser, record }));

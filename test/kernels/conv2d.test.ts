@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import * as conv2d from '../../src/layers/conv2d.ts';
 import { upsample } from '../../src/layers/resample.ts';
+import { Runtime } from '../../src/runtime/device.ts';
 import { schedule } from '../../src/runtime/schedule.ts';
 import { checkpointOf, expectClose, inner, run, size, testRuntime, values } from '../device.ts';
 import * as reference from '../reference/operations.ts';
@@ -110,7 +111,9 @@ describe('of an enlarged picture', () => {
 
   test('result and gradient are those of the picture that is never made', async () => {
     let shaders: string[] = [];
-    const found = await run(runtime, weights, (e) => {
+    // Tiles in registers are the kernel that reads an enlarged picture at half the size.
+    const registers = new Runtime(runtime.device, { tuning: 'off', variants: { conv2d: 'registers' } });
+    const found = await run(registers, weights, (e) => {
       const input = e.input('x', small, x);
       const added = upsample(e.graph, e.input('residual', { ...small, c: 7 }, residual));
       const y = conv2d.forward(e, spec, 'op', upsample(e.graph, input), { residual: added });
@@ -118,6 +121,7 @@ describe('of an enlarged picture', () => {
       shaders = schedule(e.graph, [y]).calls.map(({ shader }) => shader.name);
       e.gradient('dx', y, upstream, input);
     });
+    registers.dispose();
     expect(shaders).toEqual(['conv2d/forward']);
     const added = enlarge(residual);
     expectClose(
