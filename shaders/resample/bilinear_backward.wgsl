@@ -5,9 +5,9 @@
 // with i0, i1 and f of bilinear.wgsl. Outputs that look at pixel i lie in (i - 1/2) * R - 1/2 .. (i + 3/2) * R - 1/2 with
 // R = size_out / size_in; at the first pixel from 0 on.
 //
-// dy [N, OUT_HEIGHT, OUT_WIDTH, CHANNEL_QUADS], dx [N, HEIGHT, WIDTH, CHANNEL_QUADS] of vec4f. One invocation a quad of dx.
+// dy [N, OUT_HEIGHT, OUT_WIDTH, CHANNEL_QUADS], dx [N, HEIGHT, WIDTH, CHANNEL_QUADS] of vec4f. One invocation a quad of dx:
+// id.x counts those of a row, id.y rows, id.z images.
 
-override IMAGES: u32;
 override HEIGHT: u32;
 override WIDTH: u32;
 override OUT_HEIGHT: u32;
@@ -34,25 +34,21 @@ fn range(i: u32, size_in: u32, size_out: u32) -> vec2u {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let index = id.x + id.y * groups.x * 64u;
-  let quad = index % CHANNEL_QUADS;
-  let ix = index / CHANNEL_QUADS % WIDTH;
-  let row = index / (CHANNEL_QUADS * WIDTH);
-  let image = row / HEIGHT;
-  if (image >= IMAGES) {
+fn main(@builtin(global_invocation_id) id: vec3u) {
+  let quad = id.x % CHANNEL_QUADS;
+  let ix = id.x / CHANNEL_QUADS;
+  if (ix >= WIDTH) {
     return;
   }
-  let iy = row % HEIGHT;
-  let rows = range(iy, HEIGHT, OUT_HEIGHT);
+  let rows = range(id.y, HEIGHT, OUT_HEIGHT);
   let columns = range(ix, WIDTH, OUT_WIDTH);
   var sum = vec4f();
   for (var oy = rows.x; oy <= rows.y; oy++) {
-    let wy = weight(oy, iy, HEIGHT, OUT_HEIGHT);
+    let wy = weight(oy, id.y, HEIGHT, OUT_HEIGHT);
     for (var ox = columns.x; ox <= columns.y; ox++) {
       let wx = weight(ox, ix, WIDTH, OUT_WIDTH);
-      sum += wy * wx * dy[((image * OUT_HEIGHT + oy) * OUT_WIDTH + ox) * CHANNEL_QUADS + quad];
+      sum += wy * wx * dy[((id.z * OUT_HEIGHT + oy) * OUT_WIDTH + ox) * CHANNEL_QUADS + quad];
     }
   }
-  dx[index] = sum;
+  dx[((id.z * HEIGHT + id.y) * WIDTH + ix) * CHANNEL_QUADS + quad] = sum;
 }

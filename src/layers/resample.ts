@@ -11,7 +11,7 @@ import meanPixelsBackward from '../../shaders/resample/mean_pixels_backward.wgsl
 import takePixels from '../../shaders/resample/take_pixels.wgsl';
 import type { Graph } from '../runtime/graph.ts';
 import { type Activation, type Origin, quads, type Shape } from '../runtime/resources.ts';
-import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
+import { type Grid, type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
 
 /** [N, C, H, W] to [N, C, 2H, 2W]. */
 export function upsample(graph: Graph, x: Activation): Activation {
@@ -78,7 +78,6 @@ function resample(
 }
 
 const sizes = (small: Shape, large: Shape) => ({
-  IMAGES: small.n,
   HEIGHT: small.h,
   WIDTH: small.w,
   OUT_HEIGHT: large.h,
@@ -87,7 +86,7 @@ const sizes = (small: Shape, large: Shape) => ({
 });
 
 const perQuad = (x: Activation, y: Activation) => ({
-  grid: lineGrid(y.bytes / 16, 64),
+  grid: [Math.ceil((y.shape.w * quads(y.shape.c)) / 64), y.shape.h, y.shape.n] as Grid,
   cost: { flops: y.bytes, bytes: x.bytes + y.bytes },
 });
 

@@ -205,6 +205,16 @@ export function bindGroup(
   return runtime.device.createBindGroup({ label: call.shader.name, layout: kernel.layout, entries });
 }
 
+/** A buffer of its own with the sizes of a call that is not in a plan; null if the kernel has none. */
+export function sizesBuffer(runtime: Runtime, call: KernelCall, { uniformSizes }: CompiledKernel): Binding | null {
+  if (uniformSizes.length === 0) return null;
+  const bytes = sizesBlock(call, uniformSizes);
+  const buffer = runtime.buffers.create('sizes', bytes.byteLength, GPUBufferUsage.UNIFORM, true);
+  new Uint8Array(buffer.getMappedRange()).set(bytes);
+  buffer.unmap();
+  return { buffer, offset: 0, size: bytes.byteLength };
+}
+
 /** Runs calls once, in order, and waits for them: for work at load time. A plan is the way to run calls often. */
 export async function runOnce(runtime: Runtime, calls: readonly BoundCall[]): Promise<void> {
   if (calls.length === 0) return;
@@ -216,15 +226,8 @@ export async function runOnce(runtime: Runtime, calls: readonly BoundCall[]): Pr
     const pass = encoder.beginComputePass();
     calls.forEach(({ call, bindings }, i) => {
       const kernel = kernels[i]!;
-      let sizes: Binding | null = null;
-      if (kernel.uniformSizes.length > 0) {
-        const bytes = sizesBlock(call, kernel.uniformSizes);
-        const buffer = buffers.create('sizes', bytes.byteLength, GPUBufferUsage.UNIFORM, true);
-        new Uint8Array(buffer.getMappedRange()).set(bytes);
-        buffer.unmap();
-        temporary.push(buffer);
-        sizes = { buffer, offset: 0, size: bytes.byteLength };
-      }
+      const sizes = sizesBuffer(runtime, call, kernel);
+      if (sizes) temporary.push(sizes.buffer);
       pass.setPipeline(kernel.pipeline);
       pass.setBindGroup(0, bindGroup(runtime, call, kernel, bindings, sizes));
       pass.dispatchWorkgroups(...call.grid);

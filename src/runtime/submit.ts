@@ -39,9 +39,14 @@ export class SlicePlan {
     this.#durations = Float64Array.from(costs, guess);
   }
 
+  /** Whether a run was measured to its end. */
+  get measured(): boolean {
+    return this.#measured;
+  }
+
   /** Milliseconds a run takes: measured, or null before the first run. */
   get runMs(): number | null {
-    return this.#measured ? this.#durations.reduce((sum, ms) => sum + ms, 0) : null;
+    return this.#measured ? this.expected(0, this.#durations.length) : null;
   }
 
   /**
@@ -50,7 +55,7 @@ export class SlicePlan {
    */
   cut(): number[] {
     const length = this.#durations.length;
-    const total = this.#durations.reduce((sum, ms) => sum + ms, 0);
+    const total = this.expected(0, length);
     const count = Math.min(length, Math.max(1, Math.ceil(total / SLICE_MS)));
     const ends: number[] = [];
     let passed = 0;
@@ -121,7 +126,7 @@ export class SubmitPacer {
     this.#device.queue.submit([commands]);
     this.submits++;
     const expected = slices.expected(from, to);
-    const short = slices.runMs !== null && this.#unwatchedMs + expected < UNWATCHED_MS;
+    const short = slices.measured && this.#unwatchedMs + expected < UNWATCHED_MS;
     if (short && this.#unwatched < MOST_UNWATCHED) {
       this.#unwatchedMs += expected;
       this.#unwatched++;

@@ -7,7 +7,7 @@
 import type { Runtime } from './device.ts';
 import type { Graph } from './graph.ts';
 import { Clock, measure, type Task } from './measure.ts';
-import { type Binding, bindGroup, type CompiledKernel, kernelSource, pipelineKey, sizesBlock } from './pipelines.ts';
+import { type Binding, bindGroup, type CompiledKernel, kernelSource, pipelineKey, sizesBuffer } from './pipelines.ts';
 import type { Resource } from './resources.ts';
 import type { KernelCall } from './shader.ts';
 import type { Tuning, TuningStore } from './tuning.ts';
@@ -29,7 +29,7 @@ export interface TunedShape {
   readonly times: readonly { readonly name: string; readonly ms: number }[];
 }
 
-export const TUNING_BUDGET_MS = 2000;
+const TUNING_BUDGET_MS = 2000;
 
 /** Timestamps may be quantised to 0.1 ms, and the wall clock counts the way to the GPU and back. */
 const BATCH_MS = { 'timestamp queries': 4, 'wall clock': 20 } as const;
@@ -87,10 +87,10 @@ export class Tuner {
         signal?.throwIfAborted();
         const times = await this.#race(clock, candidates, signal);
         if (times.length === 0) continue;
-        const winner = this.#leastCode(times, candidates);
+        const winner = this.#leastCode(times);
         this.tuning.learn(choice, winner);
         learned = true;
-        this.#options.onShape?.({ choice, winner, times });
+        this.#options.onShape?.({ choice, winner, times: times.map(({ name, ms }) => ({ name, ms })) });
         if (performance.now() >= until) break;
       }
     } finally {
@@ -108,11 +108,11 @@ export class Tuner {
    * Of the variants that are nearly as fast as the fastest, the one with the least code that no choice before needs: a
    * pipeline more is compiled on every visit.
    */
-  #leastCode(times: TunedShape['times'], candidates: readonly Candidate[]): string {
-    const good = times.filter(({ ms }) => ms <= NEARLY * times[0]!.ms).map(({ name }) => name);
-    const options = good.map((name) => {
+  #leastCode(times: readonly Timed[]): string {
+    const good = times.filter(({ ms }) => ms <= NEARLY * times[0]!.ms);
+    const options = good.map(({ name, calls }) => {
       const kernels = new Map<string, number>();
-      for (const call of candidates.find((c) => c.name === name)!.lower()) {
+      for (const call of calls) {
         const key = pipelineKey(call);
         if (!this.#needed.has(key)) kernels.set(key, kernelSource(call).length);
       }
@@ -124,16 +124,20 @@ export class Tuner {
   }
 
   /** Milliseconds of each variant that works, the fastest first. */
-  async #race(clock: Clock, candidates: readonly Candidate[], signal: AbortSignal | undefined) {
+  async #race(
+    clock: Clock,
+    candidates: readonly Candidate[],
+    signal: AbortSignal | undefined,
+  ): Promise<readonly Timed[]> {
     const stage = new Stage(this.#runtime);
     try {
-      const tasks: Task[] = [];
+      const tasks: Staged[] = [];
       for (const candidate of candidates) {
         const task = await stage.task(candidate);
         if (task) tasks.push(task);
       }
       const batchMs = BATCH_MS[clock.kind];
-      const timed = (list: readonly Task[], rounds: number) =>
+      const timed = (list: readonly Staged[], rounds: number) =>
         measure(clock, list, { batchMs, rounds, signal }).then((timings) =>
           timings.map(({ least }, i) => ({ task: list[i]!, ms: least })).sort((a, b) => a.ms - b.ms),
         );
@@ -141,7 +145,7 @@ export class Tuner {
       const hopeful = first.filter(({ ms }) => ms <= HOPELESS * first[0]!.ms).map(({ task }) => task);
       const last = hopeful.length > 1 ? await timed(hopeful, ROUNDS) : first.slice(0, 1);
       const rest = first.filter(({ task }) => !last.some((entry) => entry.task === task));
-      return [...last, ...rest].map(({ task, ms }) => ({ name: task.name, ms }));
+      return [...last, ...rest].map(({ task: { name, calls }, ms }) => ({ name, calls, ms }));
     } finally {
       stage.dispose();
     }
@@ -164,6 +168,14 @@ function unknown(graph: Graph, tuning: Tuning) {
     .sort((a, b) => b.work - a.work);
 }
 
+/** A candidate that is ready to be timed, and one that was. */
+interface Staged extends Task {
+  readonly calls: readonly KernelCall[];
+}
+interface Timed extends Pick<Staged, 'name' | 'calls'> {
+  readonly ms: number;
+}
+
 /** Buffers of zeros in the place of tensors and weights: how long a kernel takes does not depend on values. */
 class Stage {
   readonly #runtime: Runtime;
@@ -176,7 +188,7 @@ class Stage {
   }
 
   /** The candidate's dispatches, ready to be recorded; null if it does not work on this device. */
-  async task({ name, lower }: Candidate): Promise<Task | null> {
+  async task({ name, lower }: Candidate): Promise<Staged | null> {
     const { pipelines, limits } = this.#runtime;
     const calls = lower();
     const resources = new Set(calls.flatMap(({ bind }) => Object.values(bind)));
@@ -200,7 +212,7 @@ class Stage {
           pass.dispatchWorkgroups(...grid);
         }
       };
-      return { name, encode };
+      return { name, encode, calls };
     } catch (error) {
       this.#runtime.assertAlive();
       console.warn(`${name} is left out: ${error instanceof Error ? error.message : error}`);
@@ -213,7 +225,9 @@ class Stage {
     for (const [name, resource] of Object.entries(call.bind)) {
       bindings[name] = { buffer: this.#bufferOf(resource), offset: 0, size: bytesOf(resource) };
     }
-    return bindGroup(this.#runtime, call, kernel, bindings, this.#sizesOf(call, kernel));
+    const sizes = sizesBuffer(this.#runtime, call, kernel);
+    if (sizes) this.#sizes.push(sizes.buffer);
+    return bindGroup(this.#runtime, call, kernel, bindings, sizes);
   }
 
   #bufferOf(resource: Resource): GPUBuffer {
@@ -225,16 +239,6 @@ class Stage {
       this.#bytes += bytes;
     }
     return buffer;
-  }
-
-  #sizesOf(call: KernelCall, { uniformSizes }: CompiledKernel): Binding | null {
-    if (uniformSizes.length === 0) return null;
-    const bytes = sizesBlock(call, uniformSizes);
-    const buffer = this.#runtime.buffers.create('sizes', bytes.byteLength, GPUBufferUsage.UNIFORM, true);
-    new Uint8Array(buffer.getMappedRange()).set(bytes);
-    buffer.unmap();
-    this.#sizes.push(buffer);
-    return { buffer, offset: 0, size: bytes.byteLength };
   }
 
   dispose(): void {
