@@ -11,11 +11,13 @@
 // (EMBEDDING 1) or e [C] (EMBEDDING 2); gamma, beta [C]; coefficients [N, 4, C'/4]: center, factor, offset, rstd^2 (saved
 // for the backward pass). C' is C padded to a multiple of 4. y is written with APPLY alone.
 // EMBEDDING is a size, not a switch: it is asked outside the loops over pixels, and a pipeline less is compiled.
+// id.x is a span, id.y an image.
 // Host checks: CHANNELS % GROUPS == 0, SPAN_QUADS * 4 * GROUPS % CHANNELS == 0.
 
 const RUN: u32 = 8u; // tile: pixels held in registers
 
-override IMAGES: u32;
+const THREADS: u32 = 4u; // SwiftShader runs four at once; smaller workgroups leave work for all cores
+
 override PIXELS: u32;
 override CHANNELS: u32;
 override GROUPS: u32;
@@ -26,7 +28,6 @@ override EPS: f32;
 override EMBEDDING: u32;
 override SILU: bool = false;
 override APPLY: bool = false;
-override THREADS: u32 = 4u;
 
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> gamma: array<f32>;
@@ -36,15 +37,13 @@ override THREADS: u32 = 4u;
 @group(0) @binding(5) var<storage, read_write> y: array<vec4f>;
 
 @compute @workgroup_size(THREADS)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let index = id.x + id.y * groups.x * THREADS;
+fn main(@builtin(global_invocation_id) id: vec3u) {
   let quads = (CHANNELS + 3u) / 4u;
-  let spans = (quads + SPAN_QUADS - 1u) / SPAN_QUADS;
-  let image = index / spans;
-  if (image >= IMAGES) {
+  let first_quad = id.x * SPAN_QUADS;
+  if (first_quad >= quads) {
     return;
   }
-  let first_quad = index % spans * SPAN_QUADS;
+  let image = id.y;
   let end_quad = min(first_quad + SPAN_QUADS, quads);
   let pixels_at = image * PIXELS * quads;
   let saved = image * 4u * quads;

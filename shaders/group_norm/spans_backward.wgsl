@@ -12,9 +12,11 @@
 //
 // dy, x, dx, residual [N, PIXELS, C'/4] of vec4f; coefficients [N, 4, C'/4] from the forward pass; terms [N, 2, C'/4]:
 // slope, constant. Without APPLY dx holds g with SILU, and nothing else: backward_apply.wgsl ends it. C' is C padded to a multiple of 4. RESIDUAL is 1 or 0.
+// id.x is a span, id.y an image.
 // Host checks: as in spans.wgsl.
 
-override IMAGES: u32;
+const THREADS: u32 = 4u; // SwiftShader runs four at once; smaller workgroups leave work for all cores
+
 override PIXELS: u32;
 override CHANNELS: u32;
 override GROUPS: u32;
@@ -22,7 +24,6 @@ override SPAN_QUADS: u32;
 override RESIDUAL: u32;
 override SILU: bool = false;
 override APPLY: bool = false;
-override THREADS: u32 = 4u;
 
 @group(0) @binding(0) var<storage, read> dy: array<vec4f>;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
@@ -32,15 +33,13 @@ override THREADS: u32 = 4u;
 @group(0) @binding(5) var<storage, read_write> dx: array<vec4f>;
 
 @compute @workgroup_size(THREADS)
-fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
-  let index = id.x + id.y * groups.x * THREADS;
+fn main(@builtin(global_invocation_id) id: vec3u) {
   let quads = (CHANNELS + 3u) / 4u;
-  let spans = (quads + SPAN_QUADS - 1u) / SPAN_QUADS;
-  let image = index / spans;
-  if (image >= IMAGES) {
+  let first_quad = id.x * SPAN_QUADS;
+  if (first_quad >= quads) {
     return;
   }
-  let first_quad = index % spans * SPAN_QUADS;
+  let image = id.y;
   let end_quad = min(first_quad + SPAN_QUADS, quads);
   let pixels_at = image * PIXELS * quads;
   let saved = image * 4u * quads;

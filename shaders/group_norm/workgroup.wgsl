@@ -22,7 +22,7 @@ override SPAN_QUADS: u32;
 override EMBEDDING_STRIDE: u32;
 override EMBEDDING_OFFSET: u32;
 override EPS: f32;
-override EMBEDDING: u32 = 0u;
+override EMBEDDING: u32;
 override SILU: bool = false;
 override APPLY: bool = false;
 

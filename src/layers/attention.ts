@@ -10,8 +10,8 @@
  */
 import type { Graph } from '../runtime/graph.ts';
 import { type Activation, quads } from '../runtime/resources.ts';
-import type { Cost, KernelCall } from '../runtime/shader.ts';
-import { type Family, variantsOf } from '../runtime/variants.ts';
+import type { Cost } from '../runtime/shader.ts';
+import { type CallShape, familyOfWays, variantsOf } from '../runtime/variants.ts';
 import type { ChannelMap } from '../runtime/weights.ts';
 import type { AttentionCall, AttentionGradientCall, AttentionWay } from './attention_call.ts';
 import { online } from './attention_online.ts';
@@ -52,27 +52,25 @@ export function channelMaps(
 
 const WAYS: readonly AttentionWay[] = [online, stepwise];
 
-const familyOf = <Call extends AttentionCall>(
-  form: string,
-  lower: (way: AttentionWay, graph: Graph, call: Call) => readonly KernelCall[],
-): Family<Call> => ({
-  kind: 'attention',
-  variants: WAYS.map((way) => ({
-    name: way.name,
-    accuracy: 'float32',
-    note: way.note,
-    fits: (_target, call) => way.fits(call),
-    cost: (target, call) => way.cost(target, call),
-    lower: (graph, call) => lower(way, graph, call),
-  })),
-  shape: ({ images, heads, queries, tokens, headQuads }) => ({
+const shapeFor =
+  (form: string) =>
+  ({ images, heads, queries, tokens, headQuads }: AttentionCall): CallShape => ({
     form,
     sizes: [images * heads, queries, tokens, headQuads * 4],
-  }),
-});
+  });
 
-const FORWARD = familyOf<AttentionCall>('forward', (way, graph, call) => way.forward(graph, call));
-const GRADIENT = familyOf<AttentionGradientCall>('gradient', (way, graph, call) => way.backward(graph, call));
+const FORWARD = familyOfWays<AttentionCall, AttentionWay>({
+  kind: 'attention',
+  ways: WAYS,
+  lower: (way, graph, call) => way.forward(graph, call),
+  shape: shapeFor('forward'),
+});
+const GRADIENT = familyOfWays<AttentionGradientCall, AttentionWay>({
+  kind: 'attention',
+  ways: WAYS,
+  lower: (way, graph, call) => way.backward(graph, call),
+  shape: shapeFor('gradient'),
+});
 
 /**
  * @param qkv [N, T] tokens (h * w of them) of heads * 3 * padded width channels

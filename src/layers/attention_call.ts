@@ -1,9 +1,10 @@
 /**
  * @file What the ways to compute attention are given, and what each of them is.
  */
-import type { Graph, Target } from '../runtime/graph.ts';
+import type { Graph } from '../runtime/graph.ts';
 import type { Activation, Tensor } from '../runtime/resources.ts';
 import type { KernelCall } from '../runtime/shader.ts';
+import type { Way } from '../runtime/variants.ts';
 
 /** One attention in a graph: its sizes, and the tensors that all ways read and write. */
 export interface AttentionCall {
@@ -28,13 +29,7 @@ export interface AttentionGradientCall extends AttentionCall {
 }
 
 /** A way to compute it: the dispatches forward, and those of the gradient. */
-export interface AttentionWay {
-  readonly name: string;
-  /** Where it should win. */
-  readonly note: string;
-  fits(call: AttentionCall): boolean;
-  /** Comparable between ways only. */
-  cost(target: Target, call: AttentionCall): number;
+export interface AttentionWay extends Way<AttentionCall> {
   forward(graph: Graph, call: AttentionCall): readonly KernelCall[];
   backward(graph: Graph, call: AttentionGradientCall): readonly KernelCall[];
 }

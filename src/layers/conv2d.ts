@@ -11,12 +11,12 @@ import type { Cost } from '../runtime/shader.ts';
 import { type Family, variantsOf } from '../runtime/variants.ts';
 import type { ChannelMap, MatrixOptions } from '../runtime/weights.ts';
 import type { Builder, Parameter } from './builder.ts';
-import { f16 } from './conv2d_f16.ts';
 import * as registers from './conv2d_registers.ts';
 import { winograd } from './conv2d_winograd.ts';
-import { split, workgroup } from './conv2d_workgroup.ts';
 import { type ConvolutionCall, convolutionCost, type StridedGradientCall } from './convolution_call.ts';
 import * as linear from './linear.ts';
+import { stagedConvolution } from './workgroup_tiles.ts';
+import { workgroupVariants } from './workgroup_variants.ts';
 
 export interface Conv2d {
   readonly in: number;
@@ -94,7 +94,7 @@ export function forward(
 
 const CONVOLUTIONS: Family<ConvolutionCall> = {
   kind: 'conv2d',
-  variants: [...registers.forward, ...winograd, ...workgroup, ...split, ...f16],
+  variants: [...registers.forward, ...winograd, ...workgroupVariants(stagedConvolution)],
   shape: ({ kernel, stride, x, y }) => ({
     form: `${kernel}x${kernel} stride ${stride}`,
     sizes: [y.shape.n, y.shape.h, y.shape.w, x.shape.c, y.shape.c],
@@ -103,7 +103,7 @@ const CONVOLUTIONS: Family<ConvolutionCall> = {
 
 const STRIDED_GRADIENTS: Family<StridedGradientCall> = {
   kind: 'conv2d_gradient_strided',
-  variants: [...registers.stridedGradient],
+  variants: registers.stridedGradient,
   shape: ({ kernel, dy, dx }) => ({
     form: `${kernel}x${kernel}`,
     sizes: [dx.shape.n, dx.shape.h, dx.shape.w, dy.shape.c, dx.shape.c],

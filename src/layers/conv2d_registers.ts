@@ -29,7 +29,7 @@ const body = (kernel: number, stride: number, { run, quads: own }: RegisterTile)
 
 export const forward: readonly Variant<ConvolutionCall>[] = TILES.map((tile) => ({
   name: `registers ${tile.run}x${tile.quads}`,
-  accuracy: 'float32',
+  accuracy: () => 'float32',
   note: registerTileNote(tile),
 
   // At stride 2 the line is twice as long, and SwiftShader's compiler did not get through 16 pixels in two minutes, where
@@ -75,7 +75,7 @@ export const forward: readonly Variant<ConvolutionCall>[] = TILES.map((tile) => 
 /** One dense pass over each parity class of the columns: half of a row's pixels at once. */
 export const stridedGradient: readonly Variant<StridedGradientCall>[] = TILES.map((tile) => ({
   name: `registers ${tile.run}x${tile.quads}`,
-  accuracy: 'float32',
+  accuracy: () => 'float32',
   note: registerTileNote(tile),
 
   fits: (target, { dx }) => registerFits(target, tile, Math.ceil(dx.shape.w / 2), quads(dx.shape.c)) && tile.run <= 8,

@@ -11,10 +11,9 @@
  */
 
 import { OptionError } from '../runtime/errors.ts';
-import type { Graph } from '../runtime/graph.ts';
 import { type Activation, activationBytes, quads, type Shape } from '../runtime/resources.ts';
-import type { Cost, KernelCall } from '../runtime/shader.ts';
-import { type Family, variantsOf } from '../runtime/variants.ts';
+import type { Cost } from '../runtime/shader.ts';
+import { type CallShape, familyOfWays, variantsOf } from '../runtime/variants.ts';
 import type { Builder, Parameter } from './builder.ts';
 import type { Embedding, GroupNormCall, GroupNormGradientCall, GroupNormWay } from './group_norm_call.ts';
 import { segments } from './group_norm_segments.ts';
@@ -48,36 +47,26 @@ export function parameters({ channels }: GroupNorm, name: string): Parameter[] {
 
 const WAYS: readonly GroupNormWay[] = [segments, spans, workgroup];
 
-const familyOf = <Call extends GroupNormCall>(
-  form: string,
-  fits: (way: GroupNormWay, call: Call) => boolean,
-  lower: (way: GroupNormWay, graph: Graph, call: Call) => readonly KernelCall[],
-): Family<Call> => ({
-  kind: 'group_norm',
-  variants: WAYS.map((way) => ({
-    name: way.name,
-    accuracy: 'float32',
-    note: way.note,
-    fits: (_target, call) => fits(way, call),
-    cost: (target, call) => way.cost(target, call),
-    lower: (graph, call) => lower(way, graph, call),
-  })),
-  shape: ({ x: { shape }, groups, silu }) => ({
+const shapeFor =
+  (form: string) =>
+  ({ x: { shape }, groups, silu }: GroupNormCall): CallShape => ({
     form: silu ? `${form} silu` : form,
     sizes: [shape.n, shape.h * shape.w, shape.c, groups],
-  }),
-});
+  });
 
-const FORWARD = familyOf<GroupNormCall>(
-  'forward',
-  (way, call) => way.fits(call),
-  (way, graph, call) => way.forward(graph, call),
-);
-const GRADIENT = familyOf<GroupNormGradientCall>(
-  'gradient',
-  (way, call) => way.fits(call) && (call.dEmbedding === null || way.embeddingGradient),
-  (way, graph, call) => way.backward(graph, call),
-);
+const FORWARD = familyOfWays<GroupNormCall, GroupNormWay>({
+  kind: 'group_norm',
+  ways: WAYS,
+  lower: (way, graph, call) => way.forward(graph, call),
+  shape: shapeFor('forward'),
+});
+const GRADIENT = familyOfWays<GroupNormGradientCall, GroupNormWay>({
+  kind: 'group_norm',
+  ways: WAYS,
+  fits: (way, call) => way.fits(call) && (call.dEmbedding === null || way.embeddingGradient),
+  lower: (way, graph, call) => way.backward(graph, call),
+  shape: shapeFor('gradient'),
+});
 
 export function forward(
   b: Builder,

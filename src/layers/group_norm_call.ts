@@ -1,9 +1,10 @@
 /**
  * @file What the ways to compute GroupNorm are given, and what each of them is.
  */
-import type { Graph, Target } from '../runtime/graph.ts';
+import type { Graph } from '../runtime/graph.ts';
 import { type Activation, type PackedWeights, quads, type Tensor } from '../runtime/resources.ts';
 import type { KernelCall } from '../runtime/shader.ts';
+import type { Way } from '../runtime/variants.ts';
 
 /** The embedding of a block: channels [offset, offset + 2C) or [offset, offset + C) of a tensor with h = w = 1. */
 export interface Embedding {
@@ -39,23 +40,11 @@ export interface GroupNormGradientCall extends GroupNormCall {
 }
 
 /** A way to compute it: the dispatches forward, and those of the gradient. */
-export interface GroupNormWay {
-  readonly name: string;
-  /** Where it should win. */
-  readonly note: string;
+export interface GroupNormWay extends Way<GroupNormCall> {
   /** Whether it makes the gradient of an embedding too. */
   readonly embeddingGradient: boolean;
-  fits(call: GroupNormCall): boolean;
-  /** In multiply-adds of vec4f one after another. */
-  cost(target: Target, call: GroupNormCall): number;
   forward(graph: Graph, call: GroupNormCall): readonly KernelCall[];
   backward(graph: Graph, call: GroupNormGradientCall): readonly KernelCall[];
-}
-
-/** Quads of the least run that holds whole groups: lcm(4, channels of a group) / 4. */
-export function spanQuads({ x, groups }: GroupNormCall): number {
-  const size = x.shape.c / groups;
-  return size / (size % 4 === 0 ? 4 : size % 2 === 0 ? 2 : 1);
 }
 
 /** EMBEDDING of the shaders. */

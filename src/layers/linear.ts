@@ -10,11 +10,11 @@ import type { Cost } from '../runtime/shader.ts';
 import { type Family, variantsOf } from '../runtime/variants.ts';
 import type { ChannelMap, MatrixOptions } from '../runtime/weights.ts';
 import type { Builder, Parameter } from './builder.ts';
-import { f16 } from './linear_f16.ts';
 import { lanes } from './linear_lanes.ts';
 import { registers } from './linear_registers.ts';
-import { split, workgroup } from './linear_workgroup.ts';
 import { type ProductCall, productCost } from './product_call.ts';
+import { stagedProduct } from './workgroup_tiles.ts';
+import { workgroupVariants } from './workgroup_variants.ts';
 
 export interface Linear {
   readonly in: number;
@@ -81,7 +81,7 @@ export function forward(
 
 const PRODUCTS: Family<ProductCall> = {
   kind: 'linear',
-  variants: [...registers, ...lanes, ...workgroup, ...split, ...f16],
+  variants: [...registers, ...lanes, ...workgroupVariants(stagedProduct)],
   shape: ({ x, y }) => ({ form: 'product', sizes: [pixels(x.shape), x.shape.c, y.shape.c] }),
 };
 

@@ -19,7 +19,7 @@ const TILES = [1, 4].flatMap((run) => [8, 32].map((lanes) => ({ run, lanes })));
 
 export const lanes: readonly Variant<ProductCall>[] = TILES.map((tile) => ({
   name: `lanes ${tile.run}x${tile.lanes}`,
-  accuracy: 'float32',
+  accuracy: () => 'float32',
   note: 'a sum shared by neighbours: for few rows',
 
   fits: (_target, { x }) =>

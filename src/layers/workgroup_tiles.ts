@@ -27,7 +27,7 @@ export interface WorkgroupTile {
 }
 
 /** 4, 6, 8 and 12 kB of workgroup memory. Every invocation stages the same number of values, at least one of each kind. */
-export const WORKGROUP_TILES: readonly WorkgroupTile[] = [
+export const WORKGROUP_TILES: readonly [WorkgroupTile, ...WorkgroupTile[]] = [
   { name: '32x32', across: 8, down: 4, run: 4, quads: 2 },
   { name: '64x32', across: 8, down: 4, run: 8, quads: 2 },
   { name: '64x64', across: 8, down: 8, run: 8, quads: 2 },

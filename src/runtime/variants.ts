@@ -10,8 +10,8 @@ import type { Graph, Operation, Target } from './graph.ts';
 import type { KernelCall } from './shader.ts';
 
 /**
- * How exact a variant is. `float32`: as exact as sums in float32 are, within the tolerance of every recorded tensor.
- * `reduced`: less, by an amount that its file states; taken only where a target asks for it.
+ * How exact a variant computes a call. `float32`: as exact as sums in float32 are, within the tolerance of every recorded
+ * tensor. `reduced`: less, by an amount that its file states; taken only where a target asks for it.
  */
 export type Accuracy = 'float32' | 'reduced';
 
@@ -25,7 +25,7 @@ export type ForcedVariants = Readonly<Partial<Record<Kind, string>>>;
 export interface Variant<Call> {
   /** Unique in its family. Tile sizes, if any, follow after a space: `registers 4x2`. */
   readonly name: string;
-  readonly accuracy: Accuracy;
+  accuracy(call: Call): Accuracy;
   /** Where it should win, in a few words. */
   readonly note: string;
   /** Whether it computes this call at all, and needs no more than the target has. */
@@ -47,6 +47,40 @@ export interface Family<Call> {
   readonly variants: readonly Variant<Call>[];
   shape(call: Call): CallShape;
 }
+
+/** A way to compute an operation and its gradient: what its variants in the families of both have in common. */
+export interface Way<Call> {
+  readonly name: string;
+  /** Where it should win. */
+  readonly note: string;
+  fits(call: Call): boolean;
+  /** Comparable between ways only. */
+  cost(target: Target, call: Call): number;
+}
+
+/** The family of one direction of an operation whose ways know both. */
+export const familyOfWays = <Call, W extends Way<Call>>({
+  kind,
+  ways,
+  fits = (way, call) => way.fits(call),
+  lower,
+  shape,
+}: Pick<Family<Call>, 'kind' | 'shape'> & {
+  readonly ways: readonly W[];
+  readonly fits?: (way: W, call: Call) => boolean;
+  readonly lower: (way: W, graph: Graph, call: Call) => readonly KernelCall[];
+}): Family<Call> => ({
+  kind,
+  variants: ways.map((way) => ({
+    name: way.name,
+    accuracy: () => 'float32',
+    note: way.note,
+    fits: (_target, call) => fits(way, call),
+    cost: (target, call) => way.cost(target, call),
+    lower: (graph, call) => lower(way, graph, call),
+  })),
+  shape,
+});
 
 /** One way to lower an operation. */
 export interface Candidate {
@@ -90,7 +124,7 @@ function candidatesOf<Call>(graph: Graph, { kind, variants }: Family<Call>, call
     );
   }
   return variants
-    .filter((v) => v.accuracy === 'float32' || target.accuracy === 'reduced' || named(v.name, forced))
+    .filter((v) => v.accuracy(call) === 'float32' || target.accuracy === 'reduced' || named(v.name, forced))
     .filter((v) => v.fits(target, call))
     .map((v) => ({ name: v.name, note: v.note, cost: v.cost(target, call), lower: () => v.lower(graph, call) }))
     .sort((a, b) => a.cost - b.cost);

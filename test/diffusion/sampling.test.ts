@@ -116,7 +116,8 @@ describe('sample', () => {
     const many = await sample(runtime, { ...options, maxBatch: 2 });
     expect([one.batches, many.batches]).toEqual([1, 2]);
     expect(one.shape).toEqual([3, 1, 8, 8]);
-    expectClose(many.samples, one.samples, 1e-6);
+    // Other batches may take other kernels, so sums are rounded otherwise: the least tolerance of recorded trajectories.
+    expectClose(many.samples, one.samples, 1e-5);
   });
 
   test.each([

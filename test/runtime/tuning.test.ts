@@ -26,7 +26,7 @@ const CPU: Target = { adapter: 'cpu', slowCompiler: false };
 /** A family of a dear, a cheap, an inexact and a large way; what is taken is told by the call's name. */
 const variant = (name: string, cost: number, accuracy: Accuracy = 'float32', least = 0) => ({
   name,
-  accuracy,
+  accuracy: () => accuracy,
   note: '',
   fits: (_target: Target, size: number) => size >= least,
   cost: () => cost,
