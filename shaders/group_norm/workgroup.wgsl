@@ -4,7 +4,7 @@
 //
 // A span is the least run of quads that holds whole groups: SPAN_QUADS = lcm(4, channels of a group) / 4. One workgroup reads
 // a span's pixels twice, first for the channels' means, then for their squared deviations from them: no difference of large
-// squares ever occurs. Sums go through a tree in workgroup memory, so they are the same on every run.
+// squares ever occurs. Sums take the same way on every run.
 //
 // x, y [N, PIXELS, C'/4] of vec4f; embedding [N, EMBEDDING_STRIDE] from EMBEDDING_OFFSET on: scale [C], shift [C]
 // (EMBEDDING 1) or e [C] (EMBEDDING 2); gamma, beta [C]; coefficients [N, 4, C'/4]: center, factor, offset, rstd^2 (saved
@@ -38,8 +38,8 @@ var<workgroup> means: array<vec4f, MAX_SPAN>; // of each channel of the span
 var<workgroup> squares: array<vec4f, MAX_SPAN>; // sums of squared deviations from them
 var<workgroup> maps: array<array<vec4f, 3>, MAX_SPAN>; // center, factor, offset
 
-// The sum of every invocation's value, for all of them.
-fn total(thread: u32, value: vec4f) -> vec4f {
+// The sum of every invocation's value, for all of them. Exchanged for subgroup operations where a call asks for them.
+fn workgroup_sum(thread: u32, value: vec4f) -> vec4f {
   partial[thread] = value;
   workgroupBarrier();
   for (var half = THREADS / 2u; half > 0u; half /= 2u) {
@@ -66,13 +66,13 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) threa
     for (var pixel = thread; pixel < PIXELS; pixel += THREADS) {
       sum += x[pixels_at + pixel * quads + quad];
     }
-    let mean = total(thread, sum) / f32(PIXELS);
+    let mean = workgroup_sum(thread, sum) / f32(PIXELS);
     sum = vec4f();
     for (var pixel = thread; pixel < PIXELS; pixel += THREADS) {
       let deviation = x[pixels_at + pixel * quads + quad] - mean;
       sum += deviation * deviation;
     }
-    let spread = total(thread, sum);
+    let spread = workgroup_sum(thread, sum);
     if (thread == 0u) {
       means[quad] = mean;
       squares[quad] = spread;

@@ -31,11 +31,25 @@ override APPLY: bool = false;
 @group(0) @binding(4) var<storage, read_write> terms: array<vec4f>;
 @group(0) @binding(5) var<storage, read_write> dx: array<vec4f>;
 
-var<workgroup> partial1: array<vec4f, THREADS>;
-var<workgroup> partial2: array<vec4f, THREADS>;
+var<workgroup> partial: array<vec4f, THREADS>;
 var<workgroup> sums: array<array<vec4f, 2>, MAX_SPAN>; // factor * S1 and factor * S2 of each channel of the span
 var<workgroup> slopes: array<vec4f, MAX_SPAN>;
 var<workgroup> constants: array<vec4f, MAX_SPAN>;
+
+// The sum of every invocation's value, for all of them. Exchanged for subgroup operations where a call asks for them.
+fn workgroup_sum(thread: u32, value: vec4f) -> vec4f {
+  partial[thread] = value;
+  workgroupBarrier();
+  for (var half = THREADS / 2u; half > 0u; half /= 2u) {
+    if (thread < half) {
+      partial[thread] += partial[thread + half];
+    }
+    workgroupBarrier();
+  }
+  let sum = partial[0];
+  workgroupBarrier();
+  return sum;
+}
 
 // dy of a place, taken through SiLU.
 fn upstream(at: u32, z: vec4f) -> vec4f {
@@ -70,22 +84,14 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) threa
       s1 += g;
       s2 += g * deviation;
     }
-    partial1[thread] = s1;
-    partial2[thread] = s2;
-    workgroupBarrier();
-    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-      if (thread < half) {
-        partial1[thread] += partial1[thread + half];
-        partial2[thread] += partial2[thread + half];
-      }
-      workgroupBarrier();
-    }
+    s1 = workgroup_sum(thread, s1);
+    s2 = workgroup_sum(thread, s2);
     if (thread == 0u) {
-      sums[quad][0] = factor * partial1[0];
-      sums[quad][1] = factor * partial2[0];
+      sums[quad][0] = factor * s1;
+      sums[quad][1] = factor * s2;
     }
-    workgroupBarrier();
   }
+  workgroupBarrier();
 
   // One invocation a quad, since a store of one component may touch all four.
   let size = CHANNELS / GROUPS;

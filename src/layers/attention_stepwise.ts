@@ -147,7 +147,7 @@ function mixTransposed(graph: Graph, call: AttentionCall, scores: Tensor, a: Row
 export const stepwise: AttentionWay = {
   name: 'stepwise',
   note: 'large tiles over stored scores: for CPU adapters',
-  fits: (call) => scoreBytes(call) <= MAX_SCORE_BYTES,
+  fits: (_target, call) => scoreBytes(call) <= MAX_SCORE_BYTES,
 
   // On a CPU loads are dear and memory is there; on a GPU it is the other way round.
   cost: ({ adapter }, { queries, tokens }) => (adapter === 'cpu' && queries > 1 && tokens >= FEW_TOKENS ? 0.5 : 2),

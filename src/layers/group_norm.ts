@@ -5,7 +5,7 @@
  *   scale-shift  y = ((x - mean) * rstd * gamma + beta) * (1 + scale) + shift
  *   add          y = plain of (x + e)
  *
- * Saved for the backward pass: x and one affine map a channel. There are three ways to the same result:
+ * Saved for the backward pass: x and one affine map a channel. Several ways lead to the same result:
  * group_norm_segments.ts cuts maps into segments, for many invocations; group_norm_workgroup.ts has a workgroup for whole
  * groups, group_norm_spans.ts one invocation, both for few dispatches.
  */
@@ -18,7 +18,7 @@ import type { Builder, Parameter } from './builder.ts';
 import type { Embedding, GroupNormCall, GroupNormGradientCall, GroupNormWay } from './group_norm_call.ts';
 import { segments } from './group_norm_segments.ts';
 import { spans } from './group_norm_spans.ts';
-import { workgroup } from './group_norm_workgroup.ts';
+import { subgroups, workgroup } from './group_norm_workgroup.ts';
 
 export type { Embedding } from './group_norm_call.ts';
 
@@ -45,7 +45,7 @@ export function parameters({ channels }: GroupNorm, name: string): Parameter[] {
   ];
 }
 
-const WAYS: readonly GroupNormWay[] = [segments, spans, workgroup];
+const WAYS: readonly GroupNormWay[] = [segments, spans, workgroup, subgroups];
 
 const shapeFor =
   (form: string) =>
@@ -63,7 +63,7 @@ const FORWARD = familyOfWays<GroupNormCall, GroupNormWay>({
 const GRADIENT = familyOfWays<GroupNormGradientCall, GroupNormWay>({
   kind: 'group_norm',
   ways: WAYS,
-  fits: (way, call) => way.fits(call) && (call.dEmbedding === null || way.embeddingGradient),
+  fits: (way, target, call) => way.fits(target, call) && (call.dEmbedding === null || way.embeddingGradient),
   lower: (way, graph, call) => way.backward(graph, call),
   shape: shapeFor('gradient'),
 });

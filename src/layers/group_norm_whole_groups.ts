@@ -31,6 +31,8 @@ interface WholeGroups extends Pick<GroupNormWay, 'name' | 'note' | 'fits' | 'cos
   /** Whether the gradient's first kernel leaves dy, taken through SiLU, where dx will be. */
   readonly keepsUpstream: boolean;
   grid(call: GroupNormCall): Grid;
+  /** Whether the kernels add by subgroup operations. */
+  readonly subgroups?: boolean;
   /** Whether the first kernel makes the result too. */
   isSmall(call: GroupNormCall): boolean;
 }
@@ -46,6 +48,7 @@ export const wholeGroups = ({
   reads,
   keepsUpstream,
   grid,
+  subgroups = false,
   isSmall,
   ...way
 }: WholeGroups): GroupNormWay => ({
@@ -65,6 +68,7 @@ export const wholeGroups = ({
       },
       switches: { SILU: silu, APPLY: small },
       tiles: {},
+      subgroups,
       grid: grid(call),
       cost: { flops: (small ? 3 : 1) * x.bytes, bytes: (small ? reads + 2 : reads) * x.bytes },
     });
@@ -80,6 +84,7 @@ export const wholeGroups = ({
       bind: { dy, x, coefficients, residual: small ? residual : null, terms, dx: small || stored ? dx : null },
       sizes: { ...sizesOf(call), RESIDUAL: Number(residual !== null) },
       switches: { SILU: silu, APPLY: small },
+      subgroups,
       grid: grid(call),
       cost: { flops: (small ? 7 : 3) * x.bytes, bytes: (small ? 5 : 2) * x.bytes },
     });

@@ -1,9 +1,11 @@
 /**
- * @file GroupNorm by workgroups, for GPUs: a workgroup for each run of whole groups, with sums in workgroup memory.
+ * @file GroupNorm by workgroups, for GPUs: a workgroup for each run of whole groups, with sums in workgroup memory
+ * or by subgroup operations.
  */
 import workgroupShader from '../../shaders/group_norm/workgroup.wgsl';
 import workgroupBackward from '../../shaders/group_norm/workgroup_backward.wgsl';
-import { COSTS, type GroupNormCall } from './group_norm_call.ts';
+import { hasFeature } from '../runtime/graph.ts';
+import { COSTS, type GroupNormCall, type GroupNormWay } from './group_norm_call.ts';
 import { applyCost } from './group_norm_segments.ts';
 import { spanQuads, spanReads, spansOf, wholeGroups } from './group_norm_whole_groups.ts';
 
@@ -16,26 +18,35 @@ const SMALL_SPAN_READS = 4096;
 
 const isSmall = (call: GroupNormCall): boolean => spanReads(call) <= SMALL_SPAN_READS;
 
-export const workgroup = wholeGroups({
-  name: 'workgroup',
-  note: 'few dispatches, with barriers: for GPUs',
-  statistics: workgroupShader,
-  gradientSums: workgroupBackward,
-  reads: 2,
-  keepsUpstream: false,
-  fits: (call) => spanQuads(call) <= MAX_SPAN,
-  isSmall,
-  grid: (call) => [spansOf(call), call.x.shape.n, 1],
+/** Barriers of a sum. */
+const BARRIERS = { tree: 2 + Math.log2(THREADS), subgroups: 2 };
 
-  cost({ adapter }, call) {
-    const { lanes, load, dispatch, barrier } = COSTS[adapter];
-    const { n, h, w } = call.x.shape;
-    const rounds = Math.max(1, (n * spansOf(call) * THREADS) / lanes);
-    const reads = spanQuads(call) * Math.ceil((h * w) / THREADS) * load;
-    const waits = 2 * spanQuads(call) * (2 + Math.log2(THREADS)) * barrier;
-    const statistics = rounds * (2 * reads + waits);
-    return isSmall(call)
-      ? dispatch + statistics + 2 * rounds * reads
-      : 2 * dispatch + statistics + applyCost(adapter, call);
-  },
-});
+export const workgroup = way(false);
+export const subgroups = way(true);
+
+function way(subgroups: boolean): GroupNormWay {
+  return wholeGroups({
+    name: subgroups ? 'subgroups' : 'workgroup',
+    note: `few dispatches, with barriers${subgroups ? ' and subgroup operations' : ''}: for GPUs`,
+    statistics: workgroupShader,
+    gradientSums: workgroupBackward,
+    reads: 2,
+    keepsUpstream: false,
+    subgroups,
+    fits: (target, call) => spanQuads(call) <= MAX_SPAN && (!subgroups || hasFeature(target, 'subgroups')),
+    isSmall,
+    grid: (call) => [spansOf(call), call.x.shape.n, 1],
+
+    cost({ adapter }, call) {
+      const { lanes, load, dispatch, barrier } = COSTS[adapter];
+      const { n, h, w } = call.x.shape;
+      const rounds = Math.max(1, (n * spansOf(call) * THREADS) / lanes);
+      const reads = spanQuads(call) * Math.ceil((h * w) / THREADS) * load;
+      const waits = 2 * spanQuads(call) * BARRIERS[subgroups ? 'subgroups' : 'tree'] * barrier;
+      const statistics = rounds * (2 * reads + waits);
+      return isSmall(call)
+        ? dispatch + statistics + 2 * rounds * reads
+        : 2 * dispatch + statistics + applyCost(adapter, call);
+    },
+  });
+}

@@ -12,6 +12,7 @@ import type { ChannelMap, MatrixOptions } from '../runtime/weights.ts';
 import type { Builder, Parameter } from './builder.ts';
 import { lanes } from './linear_lanes.ts';
 import { registers } from './linear_registers.ts';
+import { shared } from './linear_shared.ts';
 import { type ProductCall, productCost } from './product_call.ts';
 import { stagedProduct } from './workgroup_tiles.ts';
 import { workgroupVariants } from './workgroup_variants.ts';
@@ -81,7 +82,7 @@ export function forward(
 
 const PRODUCTS: Family<ProductCall> = {
   kind: 'linear',
-  variants: [...registers, ...lanes, ...workgroupVariants(stagedProduct)],
+  variants: [...registers, ...lanes, ...shared, ...workgroupVariants(stagedProduct)],
   shape: ({ x, y }) => ({ form: 'product', sizes: [pixels(x.shape), x.shape.c, y.shape.c] }),
 };
 

@@ -8,11 +8,11 @@ import { pixels, quads } from '../runtime/resources.ts';
 import { kernelCall } from '../runtime/shader.ts';
 import type { Variant } from '../runtime/variants.ts';
 import { type ProductCall, productCost } from './product_call.ts';
-import { DISPATCH_COST, GPU_LANES, loadCost } from './register_tiles.ts';
+import { GPU_LANES, loadCost } from './register_tiles.ts';
 import { sumParts, sumPartsCost } from './sum_parts.ts';
 
 /** More rows than this are no few. */
-const MOST_ROWS = 16;
+export const MOST_ROWS = 16;
 
 /** Rows of an invocation, and invocations that share a sum. */
 const TILES = [1, 4].flatMap((run) => [8, 32].map((lanes) => ({ run, lanes })));
@@ -30,7 +30,7 @@ export const lanes: readonly Variant<ProductCall>[] = TILES.map((tile) => ({
     const invocations = Math.ceil(rows / tile.run) * quads(y.shape.c) * tile.lanes;
     const one = Math.ceil(quads(x.shape.c) / tile.lanes) * (loadCost(target) * (4 + tile.run) + 4 * tile.run);
     const product = one * (target.adapter === 'gpu' ? Math.max(invocations, GPU_LANES) : invocations);
-    return DISPATCH_COST[target.adapter] + product + sumPartsCost(target, tile.lanes, y.shape);
+    return product + sumPartsCost(target, tile.lanes, y.shape);
   },
 
   lower(graph, { x, bias, residual, y, weights }) {

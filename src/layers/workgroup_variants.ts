@@ -6,6 +6,7 @@
  * runtime is given the accuracy "reduced". Its weights lie on the device in float16, whatever they are stored in.
  */
 import workgroupF16 from '../../shaders/conv2d/workgroup_f16.wgsl';
+import { hasFeature } from '../runtime/graph.ts';
 import type { Variant } from '../runtime/variants.ts';
 import { sumPartsCost } from './sum_parts.ts';
 import {
@@ -51,7 +52,7 @@ export function workgroupVariants<Call>(staged: (call: Call) => StagedCall): rea
       name: `f16 ${tile.name}`,
       accuracy: () => 'reduced',
       note: 'float16 arithmetic: for GPUs that have it',
-      fits: (target, call) => target.features?.has('shader-f16') === true && workgroupFits(tile, staged(call)),
+      fits: (target, call) => hasFeature(target, 'shader-f16') && workgroupFits(tile, staged(call)),
       cost: (target, call) => F16_COST[target.adapter] * workgroupCost(target, tile, staged(call)),
       lower: (graph, call) => {
         const whole = staged(call);

@@ -36,6 +36,8 @@ export interface Target {
   readonly tuning?: Tuning | undefined;
 }
 
+export const hasFeature = ({ features }: Target, name: string): boolean => features?.has(name) === true;
+
 export interface AdjointRequest {
   /** Gradients of the operation's outputs, in order; null where none flows. At least one is not null. */
   readonly outputs: readonly (Activation | null)[];

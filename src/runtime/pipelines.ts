@@ -10,6 +10,7 @@ import { DeviceError } from './errors.ts';
 import type { Grid, KernelCall, Shader } from './shader.ts';
 import { expandTiles } from './tiles.ts';
 import { readWeightsAs, weightFormat } from './weight_formats.ts';
+import { sumBySubgroups } from './workgroup_sums.ts';
 
 export interface Binding {
   readonly buffer: GPUBuffer;
@@ -38,12 +39,14 @@ export function pipelineKey(call: KernelCall): string {
     list(call.switches),
     call.constantSizes ? list(call.sizes) : '',
     weightFormat(call),
+    call.subgroups ? 'subgroups' : '',
   ].join('|');
 }
 
 /** The text a device compiles. */
 export function kernelSource(call: KernelCall): string {
   let text = readWeightsAs(expandTiles(call.shader.source, call.tiles), weightFormat(call));
+  if (call.subgroups) text = sumBySubgroups(text);
   const names = uniformSizes(call);
   if (names.length === 0) return text;
   for (const name of names) {

@@ -57,6 +57,8 @@ export interface KernelCall {
   readonly grid: Grid;
   /** Sizes become pipeline constants (a pipeline a shape) instead of uniform values (one pipeline for all shapes). */
   readonly constantSizes: boolean;
+  /** Sums over a workgroup are made by subgroup operations (workgroup_sums.ts). */
+  readonly subgroups: boolean;
   /** Floating-point operations (2 for a multiply-add) and bytes of storage traffic that the call should need. */
   readonly cost: Cost;
 }
@@ -74,6 +76,7 @@ type Arguments<I extends ShaderInterface> = {
   readonly grid: Grid;
   readonly cost: Cost;
   readonly constantSizes?: boolean;
+  readonly subgroups?: boolean;
   readonly switches?: { readonly [K in keyof I['switches']]?: I['switches'][K] };
   readonly tiles?: { readonly [K in I['tiles']]?: number };
 } & ([I['sizes']] extends [never]
@@ -104,6 +107,7 @@ export function kernelCall<I extends ShaderInterface>(shader: Shader<I>, args: A
     tiles: (args.tiles ?? {}) as Record<string, number>,
     grid: args.grid,
     constantSizes: args.constantSizes ?? false,
+    subgroups: args.subgroups ?? false,
     cost: args.cost,
   };
 }

@@ -2,12 +2,13 @@
  * @file Measures which variants are fastest on this adapter, for the shapes of a graph that nobody measured yet.
  *
  * The heaviest shapes come first, and all of it ends with a budget of time: what was not reached takes the choice of the
- * nearest shape. Variants of a shape are timed in turns; one that does not compile, or loses clearly, is left out.
+ * nearest shape. Variants of a shape are timed in turns; one that does not compile, or loses clearly, is left out. A faster
+ * one must make up for the time that its pipelines take to compile, which every visit pays.
  */
 import type { Runtime } from './device.ts';
 import type { Graph } from './graph.ts';
 import { Clock, measure, type Task } from './measure.ts';
-import { type Binding, bindGroup, type CompiledKernel, kernelSource, pipelineKey, sizesBuffer } from './pipelines.ts';
+import { type Binding, bindGroup, type CompiledKernel, pipelineKey, sizesBuffer } from './pipelines.ts';
 import type { Resource } from './resources.ts';
 import type { KernelCall } from './shader.ts';
 import type { Tuning, TuningStore } from './tuning.ts';
@@ -38,8 +39,8 @@ const BATCH_MS = { 'timestamp queries': 4, 'wall clock': 20 } as const;
 const ROUNDS = 5;
 const HOPELESS = 1.5;
 
-/** So much slower than the fastest is as good. */
-const NEARLY = 1.1;
+/** Steps of a visit, which share what was compiled for it: a DDIM run of the usual length. */
+const STEPS = 25;
 
 /** Buffers for the measured calls may take this much. */
 const MAX_BYTES = 1 << 30;
@@ -50,6 +51,8 @@ export class Tuner {
   readonly #options: TunerOptions;
   /** Keys of the pipelines that choices made so far need. */
   readonly #needed = new Set<string>();
+  /** Milliseconds that pipelines took to compile, by their keys. */
+  readonly #compiled = new Map<string, number>();
   #restored: Promise<void> | null = null;
   #running: Promise<void> = Promise.resolve();
 
@@ -83,14 +86,15 @@ export class Tuner {
     const clock = new Clock(this.#runtime.device);
     let learned = false;
     try {
-      for (const { choice, candidates } of open) {
+      for (const { choice, candidates, count } of open) {
         signal?.throwIfAborted();
         const times = await this.#race(clock, candidates, signal);
-        if (times.length === 0) continue;
-        const winner = this.#leastCode(times);
-        this.tuning.learn(choice, winner);
+        const winner = best(times, count, this.#needed);
+        if (!winner) continue;
+        for (const { key } of winner.pipelines) this.#needed.add(key);
+        this.tuning.learn(choice, winner.name);
         learned = true;
-        this.#options.onShape?.({ choice, winner, times: times.map(({ name, ms }) => ({ name, ms })) });
+        this.#options.onShape?.({ choice, winner: winner.name, times: times.map(({ name, ms }) => ({ name, ms })) });
         if (performance.now() >= until) break;
       }
     } finally {
@@ -104,32 +108,13 @@ export class Tuner {
     if (text) this.tuning.restore(text);
   }
 
-  /**
-   * Of the variants that are nearly as fast as the fastest, the one with the least code that no choice before needs: a
-   * pipeline more is compiled on every visit.
-   */
-  #leastCode(times: readonly Timed[]): string {
-    const good = times.filter(({ ms }) => ms <= NEARLY * times[0]!.ms);
-    const options = good.map(({ name, calls }) => {
-      const kernels = new Map<string, number>();
-      for (const call of calls) {
-        const key = pipelineKey(call);
-        if (!this.#needed.has(key)) kernels.set(key, kernelSource(call).length);
-      }
-      return { name, kernels, code: [...kernels.values()].reduce((sum, length) => sum + length, 0) };
-    });
-    const best = options.reduce((a, b) => (b.code < a.code ? b : a));
-    for (const key of best.kernels.keys()) this.#needed.add(key);
-    return best.name;
-  }
-
   /** Milliseconds of each variant that works, the fastest first. */
   async #race(
     clock: Clock,
     candidates: readonly Candidate[],
     signal: AbortSignal | undefined,
   ): Promise<readonly Timed[]> {
-    const stage = new Stage(this.#runtime);
+    const stage = new Stage(this.#runtime, this.#compiled);
     try {
       const tasks: Staged[] = [];
       for (const candidate of candidates) {
@@ -145,11 +130,33 @@ export class Tuner {
       const hopeful = first.filter(({ ms }) => ms <= HOPELESS * first[0]!.ms).map(({ task }) => task);
       const last = hopeful.length > 1 ? await timed(hopeful, ROUNDS) : first.slice(0, 1);
       const rest = first.filter(({ task }) => !last.some((entry) => entry.task === task));
-      return [...last, ...rest].map(({ task: { name, calls }, ms }) => ({ name, calls, ms }));
+      return [...last, ...rest].map(({ task: { name, pipelines }, ms }) => ({ name, pipelines, ms }));
     } finally {
       stage.dispose();
     }
   }
+}
+
+/** A variant that was timed. */
+export interface Timed {
+  readonly name: string;
+  /** Of one call. */
+  readonly ms: number;
+  readonly pipelines: readonly { readonly key: string; readonly compileMs: number }[];
+}
+
+/**
+ * The variant with which a visit takes least time: its steps, and what is compiled for it before the first one.
+ *
+ * @param count calls a step
+ * @param needed keys of pipelines that are compiled in any case
+ */
+export function best(times: readonly Timed[], count: number, needed: ReadonlySet<string>): Timed | undefined {
+  const visit = ({ ms, pipelines }: Timed) => {
+    const open = new Map(pipelines.filter(({ key }) => !needed.has(key)).map(({ key, compileMs }) => [key, compileMs]));
+    return STEPS * count * ms + [...open.values()].reduce((sum, compileMs) => sum + compileMs, 0);
+  };
+  return [...times].sort((a, b) => visit(a) - visit(b))[0];
 }
 
 /** Shapes with more than one candidate that were not measured, those with most work in the graph first. */
@@ -168,28 +175,26 @@ function unknown(graph: Graph, tuning: Tuning) {
     .sort((a, b) => b.work - a.work);
 }
 
-/** A candidate that is ready to be timed, and one that was. */
-interface Staged extends Task {
-  readonly calls: readonly KernelCall[];
-}
-interface Timed extends Pick<Staged, 'name' | 'calls'> {
-  readonly ms: number;
-}
+/** A candidate that is ready to be timed. */
+type Staged = Task & Pick<Timed, 'pipelines'>;
 
 /** Buffers of zeros in the place of tensors and weights: how long a kernel takes does not depend on values. */
 class Stage {
   readonly #runtime: Runtime;
+  readonly #compiled: Map<string, number>;
   readonly #buffers = new Map<Resource, GPUBuffer>();
   readonly #sizes: GPUBuffer[] = [];
   #bytes = 0;
 
-  constructor(runtime: Runtime) {
+  /** @param compiled gets the time that each pipeline takes to compile */
+  constructor(runtime: Runtime, compiled: Map<string, number>) {
     this.#runtime = runtime;
+    this.#compiled = compiled;
   }
 
   /** The candidate's dispatches, ready to be recorded; null if it does not work on this device. */
   async task({ name, lower }: Candidate): Promise<Staged | null> {
-    const { pipelines, limits } = this.#runtime;
+    const { limits } = this.#runtime;
     const calls = lower();
     const resources = new Set(calls.flatMap(({ bind }) => Object.values(bind)));
     const sizes = [...resources].filter((r) => !this.#buffers.has(r)).map(bytesOf);
@@ -197,7 +202,8 @@ class Stage {
     const largest = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
     if (total > MAX_BYTES || sizes.some((bytes) => bytes > largest)) return null;
     try {
-      const kernels = await Promise.all(calls.map((call) => pipelines.get(call)));
+      const kernels: CompiledKernel[] = [];
+      for (const call of calls) kernels.push(await this.#compile(call));
       const steps = await this.#runtime.checked(`measuring ${name}`, () =>
         calls.map((call, i) => ({
           pipeline: kernels[i]!.pipeline,
@@ -212,12 +218,22 @@ class Stage {
           pass.dispatchWorkgroups(...grid);
         }
       };
-      return { name, encode, calls };
+      const pipelines = calls.map(pipelineKey).map((key) => ({ key, compileMs: this.#compiled.get(key)! }));
+      return { name, encode, pipelines };
     } catch (error) {
       this.#runtime.assertAlive();
       console.warn(`${name} is left out: ${error instanceof Error ? error.message : error}`);
       return null;
     }
+  }
+
+  /** One after another, so that each is timed by itself. */
+  async #compile(call: KernelCall): Promise<CompiledKernel> {
+    const before = performance.now();
+    const kernel = await this.#runtime.pipelines.get(call);
+    const key = pipelineKey(call);
+    if (!this.#compiled.has(key)) this.#compiled.set(key, performance.now() - before);
+    return kernel;
   }
 
   #group(call: KernelCall, kernel: CompiledKernel): GPUBindGroup {

@@ -53,7 +53,7 @@ export interface Way<Call> {
   readonly name: string;
   /** Where it should win. */
   readonly note: string;
-  fits(call: Call): boolean;
+  fits(target: Target, call: Call): boolean;
   /** Comparable between ways only. */
   cost(target: Target, call: Call): number;
 }
@@ -62,12 +62,12 @@ export interface Way<Call> {
 export const familyOfWays = <Call, W extends Way<Call>>({
   kind,
   ways,
-  fits = (way, call) => way.fits(call),
+  fits = (way, target, call) => way.fits(target, call),
   lower,
   shape,
 }: Pick<Family<Call>, 'kind' | 'shape'> & {
   readonly ways: readonly W[];
-  readonly fits?: (way: W, call: Call) => boolean;
+  readonly fits?: (way: W, target: Target, call: Call) => boolean;
   readonly lower: (way: W, graph: Graph, call: Call) => readonly KernelCall[];
 }): Family<Call> => ({
   kind,
@@ -75,7 +75,7 @@ export const familyOfWays = <Call, W extends Way<Call>>({
     name: way.name,
     accuracy: () => 'float32',
     note: way.note,
-    fits: (_target, call) => fits(way, call),
+    fits: (target, call) => fits(way, target, call),
     cost: (target, call) => way.cost(target, call),
     lower: (graph, call) => lower(way, graph, call),
   })),

@@ -2,16 +2,18 @@ import { afterAll, describe, expect, test } from 'vitest';
 import * as groupNorm from '../../src/layers/group_norm.ts';
 import { Runtime } from '../../src/runtime/device.ts';
 import { Graph, type Target } from '../../src/runtime/graph.ts';
+import { kernelSource } from '../../src/runtime/pipelines.ts';
 import { schedule } from '../../src/runtime/schedule.ts';
 import { WeightShapes } from '../../src/runtime/weights.ts';
 import { checkpointOf, expectClose, inner, run, size, testRuntime, values } from '../device.ts';
 import * as reference from '../reference/operations.ts';
 
 const own = await testRuntime();
-const WAYS = ['segments', 'spans', 'workgroup'] as const;
+// Both software adapters have subgroups, of 4 and of 8.
+const WAYS = ['segments', 'spans', 'workgroup', ...(own.device.features.has('subgroups') ? ['subgroups'] : [])];
 const runtimes = Object.fromEntries(
   WAYS.map((way) => [way, new Runtime(own.device, { variants: { group_norm: way } })]),
-) as Record<(typeof WAYS)[number], Runtime>;
+);
 afterAll(() => {
   for (const runtime of Object.values(runtimes)) runtime.dispose();
 });
@@ -38,7 +40,7 @@ const MODES = ['plain', 'silu', 'scale-shift', 'add'] as const;
 const CASES = WAYS.flatMap((way) => SHAPES.map((shape) => [way, ...shape] as const));
 
 describe.each(CASES)('%s group_norm N=%i C=%i %ix%i, %i groups', (way, n, c, h, w, groups) => {
-  const runtime = runtimes[way];
+  const runtime = runtimes[way]!;
   const shape = { n, c, h, w };
   const x = values(size(shape), 1);
   const gamma = values(c, 2);
@@ -124,6 +126,19 @@ test('forcing a way changes the kernels; by itself a CPU takes spans, a GPU a wo
   expect(shaders({ adapter: 'gpu' }, 128)).toEqual(['group_norm/workgroup', 'group_norm/apply']);
 });
 
+test('subgroup operations only with the feature', () => {
+  const bySubgroups = (target: Partial<Target>) => {
+    const graph = new Graph({ adapter: 'gpu', slowCompiler: false, ...target });
+    const weights = new WeightShapes(new Map(['op.weight', 'op.bias'].map((name) => [name, [64]])));
+    const x = graph.input('x', { n: 1, c: 64, h: 8, w: 8 });
+    const y = groupNorm.forward({ graph, weights }, groupNorm.normalization(64, true), 'op', x);
+    return schedule(graph, [y]).calls.some((call) => kernelSource(call).includes('enable subgroups;'));
+  };
+  expect(bySubgroups({})).toBe(false);
+  expect(bySubgroups({ variants: { group_norm: 'subgroups' } })).toBe(false);
+  expect(bySubgroups({ features: new Set(['subgroups']) })).toBe(true);
+});
+
 test.each(WAYS)('%s: a mean far from zero costs no digits of the deviation', async (way) => {
   const shape = { n: 1, c: 4, h: 8, w: 8 };
   const x = values(size(shape), 1).map((value) => 1000 + value);
@@ -132,7 +147,7 @@ test.each(WAYS)('%s: a mean far from zero costs no digits of the deviation', asy
     'op.weight': { shape: [4], data: ones },
     'op.bias': { shape: [4], data: new Float32Array(4) },
   });
-  const found = await run(runtimes[way], weights, (e) => {
+  const found = await run(runtimes[way]!, weights, (e) => {
     e.output(
       'y',
       groupNorm.forward(e, { channels: 4, groups: 1, eps: 1e-5, silu: false }, 'op', e.input('x', shape, x)),
@@ -153,7 +168,7 @@ test.each(WAYS)('%s: an embedding is read at its offset in a wider projection', 
     'op.bias': { shape: [4], data: values(4, 4) },
   });
   const spec = { channels: 4, groups: 2, eps: 1e-5, silu: true };
-  const found = await run(runtimes[way], weights, (e) => {
+  const found = await run(runtimes[way]!, weights, (e) => {
     const input = e.input('x', shape, x);
     const all = e.input('wide', { n: 2, h: 1, w: 1, c: 16 }, wide);
     const own = e.input('narrow', { n: 2, h: 1, w: 1, c: 8 }, narrow);

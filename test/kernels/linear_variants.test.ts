@@ -73,6 +73,6 @@ test('by cost, a GPU shares the sums of a single row, and takes workgroup memory
     linear.forward({ graph, weights }, 'op', graph.input('x', { n: 1, h: 1, w: rows, c: 1024 }));
     return graph.operations[0]!.choice!.chosen().name;
   };
-  expect(chosen(1)).toMatch(/^lanes /);
+  expect(chosen(1)).toMatch(/^shared /);
   expect(chosen(16384)).toMatch(/^workgroup /);
 });
