@@ -3,7 +3,7 @@
  */
 import { CheckpointError } from '../runtime/errors.ts';
 import { storedFormat, WeightShapes } from '../runtime/weights.ts';
-import { type ModelConfig, modelParameters } from './config.ts';
+import type { ModelConfig } from './config.ts';
 import { type Demand, demandOf } from './demand.ts';
 import { checkModel, configOf } from './fit.ts';
 import type { Assumption } from './infer.ts';
@@ -111,7 +111,3 @@ function needsOf({ kind, model, classes, nullClass }: ModelConfig): string[] {
   if (model.num_classes === null) needs.push(`a classifier for pictures of ${size}, if classes are to be chosen`);
   return needs;
 }
-
-/** Numbers in a model of this configuration. */
-export const parameterCount = (config: ModelConfig): number =>
-  modelParameters(config).reduce((sum, { shape }) => sum + elementCount(shape), 0);

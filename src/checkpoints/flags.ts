@@ -106,6 +106,9 @@ const CLASSIFIER_HEAD_CHANNELS = 64;
 
 const POOLS: readonly Pool[] = ['attention', 'adaptive', 'spatial', 'spatial_v2'];
 
+/** The configuration of each model that flags describe. */
+export const configsFromFlags = (flags: Flags): ModelConfig[] => flags.kinds.map((kind) => flags.config(kind));
+
 /**
  * @param text flags as on a command line; values may be quoted, `--name=value` is understood, the last of a kind counts
  * @throws OptionError naming the flag: unknown, without a value, or with one of another type

@@ -1,16 +1,14 @@
 /**
  * @file `bench`: kernels, models and a guided step on this adapter; the same as the benchmark page, in text.
  */
+
 import { families, kernelCases } from '../../bench/kernels.ts';
 import { Collected, MODELS_FAMILY, runBench } from '../../bench/run.ts';
 import { modelLines, peakLines, rowLines } from '../../bench/tables.ts';
-import { requestNodeDevice } from '../node/device.ts';
-import { fileStore } from '../node/tuning_store.ts';
-import { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
+import { openAdapter } from './adapter.ts';
 import { ADAPTER_OPTION, numberOption, type OptionTable, readArguments } from './arguments.ts';
 import { readModel } from './checkpoint_files.ts';
-import { describeAdapterLine } from './console.ts';
 import { checkWritable, shippedWeights, writeWhole } from './files.ts';
 
 const OPTIONS = {
@@ -49,9 +47,7 @@ export async function bench(argv: readonly string[]): Promise<number> {
   const asked = options.shapes === undefined ? null : choose('shapes', options.shapes, ['all', ...sets]);
   if (options.json !== undefined) checkWritable(options.json);
 
-  const found = await requestNodeDevice(options.adapter);
-  console.error(describeAdapterLine(found));
-  const runtime = new Runtime(found.device, { tuning: { store: fileStore() } });
+  const { found, runtime } = await openAdapter(options.adapter);
   const unet = await readModel(runtime, shippedWeights('fashion-mnist-unet.safetensors'));
   const classifier = await readModel(runtime, shippedWeights('fashion-mnist-classifier.safetensors'));
   if (!unet.isUNet() || !classifier.isClassifier())

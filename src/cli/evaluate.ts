@@ -5,6 +5,7 @@
  * classifier that has never seen noise or a guided sampler. What was measured is kept as JSON, so a run can be stopped at
  * any time, goes on where it was, and grows by seeds.
  */
+
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -26,12 +27,11 @@ import {
   settingKey,
 } from '../evaluate/settings.ts';
 import { rows, vectors } from '../evaluate/vectors.ts';
-import { requestNodeDevice } from '../node/device.ts';
-import { fileStore } from '../node/tuning_store.ts';
-import { Runtime } from '../runtime/device.ts';
+import type { Runtime } from '../runtime/device.ts';
 import { CheckpointError, OptionError } from '../runtime/errors.ts';
+import { openAdapter } from './adapter.ts';
 import { ADAPTER_OPTION, numberOption, type OptionTable, readArguments } from './arguments.ts';
-import { describeAdapterLine, duration, Progress } from './console.ts';
+import { duration, Progress } from './console.ts';
 import { checkWritable, readInput, readTensors, shippedWeights, writeWhole } from './files.ts';
 
 const OPTIONS = {
@@ -116,9 +116,7 @@ interface Run {
 /** Samples what is missing, a setting and a seed at a time, and saves after each. */
 async function measure(run: Run, missing: readonly { readonly setting: Setting; readonly seed: number }[]) {
   const { options, record, pictures, minutes } = run;
-  const found = await requestNodeDevice(options.adapter);
-  console.error(describeAdapterLine(found));
-  const runtime = new Runtime(found.device, { tuning: { store: fileStore() } });
+  const { found, runtime } = await openAdapter(options.adapter);
   const { unet, classifier, judge, labels } = loadModels(runtime, run.files, pictures);
   const extractor = await FeatureExtractor.create(runtime, judge, Math.min(pictures, 50));
   record.adapters.add(found.adapter.name);

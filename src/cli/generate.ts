@@ -1,18 +1,18 @@
 /**
  * @file `generate`: pictures of chosen classes, as a contact sheet.
  */
+
 import type { Model } from '../checkpoints/model.ts';
 import { toNumbers, writeSafetensors } from '../checkpoints/safetensors.ts';
 import { classifierFreeGuidance, classifierGuidance, type Guidance, noGuidance } from '../diffusion/guidance.ts';
 import { type SampleOptions, type SampleResult, sample } from '../diffusion/sample.ts';
-import { requestNodeDevice } from '../node/device.ts';
-import { fileStore } from '../node/tuning_store.ts';
-import { Runtime } from '../runtime/device.ts';
+import type { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
+import { openAdapter } from './adapter.ts';
 import { readArguments } from './arguments.ts';
 import { readModel } from './checkpoint_files.ts';
 import { classNames, readLabels } from './classes.ts';
-import { describeAdapterLine, duration, Progress } from './console.ts';
+import { duration, Progress } from './console.ts';
 import { drawSheet } from './contact_sheet.ts';
 import { checkWritable, readTensors, shippedWeights, writeWhole } from './files.ts';
 import { OPTIONS, type Options, readSettings, type Settings, scaleOf, sheetName } from './generate_settings.ts';
@@ -35,9 +35,7 @@ export async function generate(argv: readonly string[]): Promise<number> {
   for (const path of [out, options.raw]) if (path !== undefined) checkWritable(path);
 
   const started = performance.now();
-  const found = await requestNodeDevice(options.adapter);
-  console.error(describeAdapterLine(found));
-  const runtime = new Runtime(found.device, { tuning: { store: fileStore() } });
+  const { found, runtime } = await openAdapter(options.adapter);
   const unet = await ownModel(runtime, options.model, 'fashion-mnist-unet.safetensors', options.flags);
   const upsampler = options.upsampler === undefined ? null : await readUpsampler(runtime, options, unet);
   const guidance = await readGuidance(runtime, options, settings);

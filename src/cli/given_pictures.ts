@@ -1,17 +1,15 @@
 /**
  * @file What `likelihood` and `invert` share: a model, and pictures that are given rather than made.
  */
+
 import { Denoiser } from '../diffusion/denoiser.ts';
 import { noGuidance } from '../diffusion/guidance.ts';
 import { batchSize } from '../diffusion/sample.ts';
-import { requestNodeDevice } from '../node/device.ts';
-import { fileStore } from '../node/tuning_store.ts';
-import { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
+import { openAdapter } from './adapter.ts';
 import { ADAPTER_OPTION, numberOption, type OptionTable } from './arguments.ts';
 import { readModel } from './checkpoint_files.ts';
 import { classNames, readLabels } from './classes.ts';
-import { describeAdapterLine } from './console.ts';
 import { shippedWeights } from './files.ts';
 import { readPictures } from './pictures.ts';
 
@@ -59,9 +57,7 @@ export async function openPictures(positionals: readonly string[], command: stri
   }
   if (options.class !== undefined && !options.conditional) throw new OptionError('--class needs --conditional');
   const steps = options.steps === undefined ? null : numberOption('steps', options.steps, { min: 1, whole: true });
-  const found = await requestNodeDevice(options.adapter);
-  console.error(describeAdapterLine(found));
-  const runtime = new Runtime(found.device, { tuning: { store: fileStore() } });
+  const { found, runtime } = await openAdapter(options.adapter);
   const modelPath = options.model ?? shippedWeights('fashion-mnist-unet.safetensors');
   const unet = await readModel(runtime, modelPath, options.model === undefined ? undefined : options.flags);
   const guidance = noGuidance({ conditional: options.conditional });

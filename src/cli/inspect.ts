@@ -5,7 +5,7 @@
 import type { ModelConfig } from '../checkpoints/config.ts';
 import { type Description, describeCheckpoint } from '../checkpoints/describe.ts';
 import { configFromFlags } from '../checkpoints/fit.ts';
-import { parseFlags } from '../checkpoints/flags.ts';
+import { configsFromFlags, parseFlags } from '../checkpoints/flags.ts';
 import {
   type LayerSummary,
   type ModelSummary,
@@ -73,7 +73,7 @@ export async function inspect(argv: readonly string[]): Promise<number> {
     target: { adapter: options.target, slowCompiler: false },
   } as const;
   const file = path === undefined ? null : await describeFile(path, options.flags);
-  const configs = file ? (file.model ? [file.model.config] : []) : configsOf(options.flags!);
+  const configs = file ? (file.model ? [file.model.config] : []) : configsFromFlags(parseFlags(options.flags!));
   const models = configs.map((config) => summarize(config, settings));
   const step = stepOf(configs, settings);
   if (options.json) process.stdout.write(`${JSON.stringify({ file, models, step })}\n`);
@@ -122,11 +122,6 @@ function fileText(path: string, file: Description, listed: boolean): string {
     lines.push(...model.needs.map((need) => `  To make pictures it needs ${need}.`));
   }
   return `${lines.join('\n')}\n`;
-}
-
-function configsOf(text: string): ModelConfig[] {
-  const flags = parseFlags(text);
-  return flags.kinds.map((kind) => flags.config(kind));
 }
 
 function stepOf(configs: readonly ModelConfig[], settings: SummaryOptions): PlanSummary | null {

@@ -2,20 +2,19 @@
  * @file `tune`: measures which variants of the kernels are fastest on this adapter, for the shapes of given models, and
  * writes the table that Pilotwave ships for adapters it knows (src/runtime/tuned).
  */
+
 import { existsSync, readFileSync } from 'node:fs';
 import type { ModelConfig } from '../checkpoints/config.ts';
 import { describeCheckpoint } from '../checkpoints/describe.ts';
-import { parseFlags } from '../checkpoints/flags.ts';
+import { configsFromFlags, parseFlags } from '../checkpoints/flags.ts';
 import { shapedModel } from '../inspect/summary.ts';
 import { buildNetwork, usualLowRes } from '../layers/network.ts';
-import { requestNodeDevice } from '../node/device.ts';
-import { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
 import type { TunedShape } from '../runtime/tuner.ts';
 import { isTuningTable, type TuningTable } from '../runtime/tuning.ts';
+import { openAdapter } from './adapter.ts';
 import { ADAPTER_OPTION, numberOption, type OptionTable, readArguments } from './arguments.ts';
 import { openCheckpointFile } from './checkpoint_files.ts';
-import { describeAdapterLine } from './console.ts';
 import { checkWritable, shippedWeights, writeWhole } from './files.ts';
 
 const OPTIONS = {
@@ -45,9 +44,7 @@ export async function tune(argv: readonly string[]): Promise<number> {
   if (options.table !== undefined) checkWritable(options.table);
   const configs = await configsOf(positionals, options.flags);
 
-  const found = await requestNodeDevice(options.adapter);
-  console.error(describeAdapterLine(found));
-  const runtime = new Runtime(found.device, {
+  const { runtime } = await openAdapter(options.adapter, {
     tuning: {
       software: true,
       budgetMs: seconds * 1000,
@@ -68,8 +65,7 @@ export async function tune(argv: readonly string[]): Promise<number> {
 }
 
 async function configsOf(files: readonly string[], flags: string | undefined): Promise<ModelConfig[]> {
-  const parsed = flags === undefined ? null : parseFlags(flags);
-  const configs = parsed ? parsed.kinds.map((kind) => parsed.config(kind)) : [];
+  const configs = flags === undefined ? [] : configsFromFlags(parseFlags(flags));
   const shipped = ['fashion-mnist-unet.safetensors', 'fashion-mnist-classifier.safetensors'].map(shippedWeights);
   for (const path of files.length === 0 && flags === undefined ? shipped : files) configs.push(await configOf(path));
   return configs;

@@ -35,7 +35,7 @@ const TUNING_BUDGET_MS = 2000;
 /** Timestamps may be quantised to 0.1 ms, and the wall clock counts the way to the GPU and back. */
 const BATCH_MS = { 'timestamp queries': 4, 'wall clock': 20 } as const;
 
-/** Rounds that decide, after a first one that throws out what is slower than the best by more than `HOPELESS`. */
+/** Rounds that decide, after a first one that throws out what is hopeless: so many times as slow as the fastest. */
 const ROUNDS = 5;
 const HOPELESS = 1.5;
 
@@ -82,6 +82,10 @@ export class Tuner {
     const { budgetMs = TUNING_BUDGET_MS, store } = this.#options;
     const open = unknown(graph, this.tuning);
     if (open.length === 0 || budgetMs <= 0) return;
+    for (const { choice } of graph.operations) {
+      if (!choice || !this.tuning.has(choice)) continue;
+      for (const call of choice.chosen().lower()) this.#needed.add(pipelineKey(call));
+    }
     const until = performance.now() + budgetMs;
     const clock = new Clock(this.#runtime.device);
     let learned = false;
@@ -146,7 +150,8 @@ export interface Timed {
 }
 
 /**
- * The variant with which a visit takes least time: its steps, and what is compiled for it before the first one.
+ * The variant with which a visit takes least time: its steps, and what is compiled for it before the first one. None that is
+ * much slower than the fastest, since a choice also serves shapes near by.
  *
  * @param count calls a step
  * @param needed keys of pipelines that are compiled in any case
@@ -156,7 +161,8 @@ export function best(times: readonly Timed[], count: number, needed: ReadonlySet
     const open = new Map(pipelines.filter(({ key }) => !needed.has(key)).map(({ key, compileMs }) => [key, compileMs]));
     return STEPS * count * ms + [...open.values()].reduce((sum, compileMs) => sum + compileMs, 0);
   };
-  return [...times].sort((a, b) => visit(a) - visit(b))[0];
+  const fastest = Math.min(...times.map(({ ms }) => ms));
+  return times.filter(({ ms }) => ms <= HOPELESS * fastest).sort((a, b) => visit(a) - visit(b))[0];
 }
 
 /** Shapes with more than one candidate that were not measured, those with most work in the graph first. */

@@ -20,7 +20,7 @@ export interface TuningStore {
 }
 
 /** Shapes whose sizes differ by more than this in all, in doublings, say nothing about each other. */
-const FAR = 8;
+const FAR = 4;
 
 interface Entry {
   readonly sizes: readonly number[];

@@ -1,14 +1,14 @@
 /**
  * @file `verify DIR`: runs the recorded cases of a golden folder and prints error against tolerance.
  */
+
 import { writeFileSync } from 'node:fs';
 import { NUMBER_FORMATS } from '../../checkpoints/convert.ts';
-import { requestNodeDevice } from '../../node/device.ts';
-import { Runtime } from '../../runtime/device.ts';
+import type { Runtime } from '../../runtime/device.ts';
 import { OptionError } from '../../runtime/errors.ts';
 import { parseVariants } from '../../runtime/variants.ts';
+import { openAdapter } from '../adapter.ts';
 import { ADAPTER_OPTION, choiceOption, type OptionTable, readArguments } from '../arguments.ts';
-import { describeAdapterLine } from '../console.ts';
 import { badCheckpointCase, checkpointCase } from './checkpoints.ts';
 import { compare, type Status, type TensorReport, unsupported } from './compare.ts';
 import { bpdCase, refusalCase, respacingCase, scheduleCase, trainingLossCase, trajectoryCase } from './diffusion.ts';
@@ -87,9 +87,7 @@ export async function verify(argv: readonly string[]): Promise<number> {
     await folder.convertModels(choiceOption('format', options.format, NUMBER_FORMATS));
   }
   const variants = options.variants === undefined ? {} : { variants: parseVariants(options.variants) };
-  const found = await requestNodeDevice(options.adapter);
-  console.error(describeAdapterLine(found));
-  const runtime = new Runtime(found.device, { tuning: 'off', ...variants });
+  const { found, runtime } = await openAdapter(options.adapter, { tuning: 'off', ...variants });
   const started = performance.now();
   const reports: CaseReport[] = [];
   for (const golden of cases) {
