@@ -38,14 +38,20 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let ix_first = i32(tile % TILES_X * 4u) - 1;
   let image = tile / (TILES_X * TILES_Y) * HEIGHT;
 
+  var column: array<u32, 6>; // where each column of the tile begins, and whether it is inside of the image
+  var within: array<bool, 6>;
+  for (var j = 0u; j < 6u; j++) {
+    let ix = ix_first + i32(j);
+    column[j] = u32(clamp(ix, 0, i32(WIDTH) - 1)) * QUADS + c;
+    within[j] = ix >= 0 && ix < i32(WIDTH);
+  }
   var d: array<vec4f, 36>;
   for (var i = 0u; i < 6u; i++) {
     let iy = iy_first + i32(i);
-    let row = (image + u32(clamp(iy, 0, i32(HEIGHT) - 1))) * WIDTH;
+    let row = (image + u32(clamp(iy, 0, i32(HEIGHT) - 1))) * WIDTH * QUADS;
+    let row_within = iy >= 0 && iy < i32(HEIGHT);
     for (var j = 0u; j < 6u; j++) {
-      let ix = ix_first + i32(j);
-      let value = x[(row + u32(clamp(ix, 0, i32(WIDTH) - 1))) * QUADS + c];
-      d[i * 6u + j] = select(vec4f(), value, iy >= 0 && iy < i32(HEIGHT) && ix >= 0 && ix < i32(WIDTH));
+      d[i * 6u + j] = select(vec4f(), x[row + column[j]], row_within && within[j]);
     }
   }
   for (var j = 0u; j < 6u; j++) {

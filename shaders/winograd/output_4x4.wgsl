@@ -72,11 +72,11 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     for (var j = 0u; j < 4u; j++) {
       if (oy_first + i < HEIGHT && ox_first + j < WIDTH) {
         let at = ((image + oy_first + i) * WIDTH + ox_first + j) * QUADS + c;
+        var value = line[j] + start;
         if (RESIDUAL == 1u) {
-          y[at] = line[j] + start + residual[at];
-        } else {
-          y[at] = line[j] + start;
+          value += residual[at];
         }
+        y[at] = value;
       }
     }
   }
