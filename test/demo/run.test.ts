@@ -123,10 +123,10 @@ test('watching every step slows a run by less than 10 %', async () => {
   const denoiser = new Denoiser(runtime, {
     unet: shipped.unet,
     guidance: classifierGuidance(shipped.classifier),
-    batch: 4,
+    batch: 2,
   });
   const seconds = async (record: boolean) => {
-    const run = new Run(optionsOf('ddim', 4, { denoiser, record, labels: [6, 1, 0, 3] }));
+    const run = new Run(optionsOf('ddim', 4, { denoiser, record, labels: [6, 1] }));
     const started = performance.now();
     await run.advance();
     return performance.now() - started;

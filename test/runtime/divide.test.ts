@@ -166,7 +166,7 @@ function step(runtime: Runtime, part: SamplerPart, at: GradientPlace, filter: Gr
 
 const WAYS = ['registers', 'winograd 2x2', 'winograd 4x4', 'workgroup', 'split', ...(HALVES ? ['f16'] : [])];
 /** What linear layers take beside ways that only convolutions have. */
-const LINEAR: Readonly<Record<string, string>> = { 'winograd 2x2': 'lanes', 'winograd 4x4': 'registers' };
+const LINEAR: Readonly<Record<string, string>> = { 'winograd 2x2': 'lanes', 'winograd 4x4': 'shared' };
 
 /** Sizes are such that every kernel has more than one workgroup somewhere. */
 const CASES: Readonly<Record<string, (runtime: Runtime) => Case>> = {
