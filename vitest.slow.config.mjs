@@ -1,4 +1,4 @@
-// `npm run test:slow`: what takes minutes and gigabytes.
+// `npm run test:slow`: what takes minutes and gigabytes, or a quiet machine.
 import { defineConfig } from 'vitest/config';
 import config from './vitest.config.mjs';
 
