@@ -5,6 +5,7 @@
 import workgroupShader from '../../shaders/group_norm/workgroup.wgsl';
 import workgroupBackward from '../../shaders/group_norm/workgroup_backward.wgsl';
 import { hasFeature } from '../runtime/graph.ts';
+import { barriersOf } from '../runtime/workgroup_sums.ts';
 import { COSTS, type GroupNormCall, type GroupNormWay } from './group_norm_call.ts';
 import { applyCost } from './group_norm_segments.ts';
 import { spanQuads, spanReads, spansOf, wholeGroups } from './group_norm_whole_groups.ts';
@@ -17,9 +18,6 @@ const MAX_SPAN = 16;
 const SMALL_SPAN_READS = 4096;
 
 const isSmall = (call: GroupNormCall): boolean => spanReads(call) <= SMALL_SPAN_READS;
-
-/** Barriers of a sum. */
-const BARRIERS = { tree: 2 + Math.log2(THREADS), subgroups: 2 };
 
 export const workgroup = way(false);
 export const subgroups = way(true);
@@ -42,7 +40,7 @@ function way(subgroups: boolean): GroupNormWay {
       const { n, h, w } = call.x.shape;
       const rounds = Math.max(1, (n * spansOf(call) * THREADS) / lanes);
       const reads = spanQuads(call) * Math.ceil((h * w) / THREADS) * load;
-      const waits = 2 * spanQuads(call) * BARRIERS[subgroups ? 'subgroups' : 'tree'] * barrier;
+      const waits = 2 * spanQuads(call) * barriersOf(THREADS, subgroups) * barrier;
       const statistics = rounds * (2 * reads + waits);
       return isSmall(call)
         ? dispatch + statistics + 2 * rounds * reads

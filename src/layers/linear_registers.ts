@@ -5,7 +5,7 @@ import linearForward from '../../shaders/linear/forward.wgsl';
 import { pixels, quads } from '../runtime/resources.ts';
 import { kernelCall } from '../runtime/shader.ts';
 import type { Variant } from '../runtime/variants.ts';
-import { type ProductCall, productCost } from './product_call.ts';
+import { type ProductCall, wholeProduct } from './product_call.ts';
 import {
   type RegisterTile,
   registerFits,
@@ -37,24 +37,12 @@ export const registers: readonly Variant<ProductCall>[] = TILES.map((tile) => ({
       multiplyAdds: 4 * tile.run * tile.quads,
     }),
 
-  lower(_graph, { x, bias, residual, y, weights }) {
-    const rows = pixels(x.shape);
-    const outQuads = quads(y.shape.c);
-    return [
-      kernelCall(linearForward, {
-        bind: { x, weights: weights(), bias, residual, y },
-        sizes: {
-          ROWS: rows,
-          IN_QUADS: quads(x.shape.c),
-          OUT_QUADS: outQuads,
-          BIAS: Number(bias !== null),
-          RESIDUAL: Number(residual !== null),
-        },
-        switches: THREADS,
-        tiles: { RUN: tile.run, QUADS: tile.quads },
-        grid: tileGrid(tile, 1, rows, outQuads),
-        cost: productCost(rows, x.shape.c, y.shape.c),
-      }),
-    ];
-  },
+  lower: (_graph, call) => [
+    kernelCall(linearForward, {
+      ...wholeProduct(call),
+      switches: THREADS,
+      tiles: { RUN: tile.run, QUADS: tile.quads },
+      grid: tileGrid(tile, 1, pixels(call.x.shape), quads(call.y.shape.c)),
+    }),
+  ],
 }));

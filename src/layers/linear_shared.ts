@@ -7,8 +7,9 @@ import { hasFeature } from '../runtime/graph.ts';
 import { pixels, quads } from '../runtime/resources.ts';
 import { kernelCall } from '../runtime/shader.ts';
 import type { Variant } from '../runtime/variants.ts';
+import { barriersOf } from '../runtime/workgroup_sums.ts';
 import { MOST_ROWS } from './linear_lanes.ts';
-import { type ProductCall, productCost } from './product_call.ts';
+import { type ProductCall, wholeProduct } from './product_call.ts';
 import { GPU_LANES, loadCost } from './register_tiles.ts';
 
 /** THREADS of the shader. */
@@ -19,9 +20,6 @@ const RUNS = [1, 4];
 
 /** What a barrier costs an invocation, in multiply-adds: 2.5 µs a workgroup on SwiftShader, estimated for GPUs. */
 const BARRIER_COST = { cpu: 300, gpu: 8 } as const;
-
-/** Barriers of a sum. */
-const BARRIERS = { tree: 2 + Math.log2(THREADS), subgroups: 2 };
 
 export const shared: readonly Variant<ProductCall>[] = RUNS.flatMap((run) => [variant(run, false), variant(run, true)]);
 
@@ -37,30 +35,18 @@ function variant(run: number, subgroups: boolean): Variant<ProductCall> {
     cost: (target, { x, y }) => {
       const invocations = Math.ceil(pixels(x.shape) / run) * quads(y.shape.c) * THREADS;
       const loads = Math.ceil(quads(x.shape.c) / THREADS) * (loadCost(target) * (4 + run) + 4 * run);
-      const waits = run * BARRIERS[subgroups ? 'subgroups' : 'tree'] * BARRIER_COST[target.adapter];
+      const waits = run * barriersOf(THREADS, subgroups) * BARRIER_COST[target.adapter];
       const lanes = target.adapter === 'gpu' ? Math.max(invocations, GPU_LANES) : invocations;
       return lanes * (loads + waits);
     },
 
-    lower(_graph, { x, bias, residual, y, weights }) {
-      const rows = pixels(x.shape);
-      const outQuads = quads(y.shape.c);
-      return [
-        kernelCall(linearShared, {
-          bind: { x, weights: weights(), bias, residual, y },
-          sizes: {
-            ROWS: rows,
-            IN_QUADS: quads(x.shape.c),
-            OUT_QUADS: outQuads,
-            BIAS: Number(bias !== null),
-            RESIDUAL: Number(residual !== null),
-          },
-          tiles: { RUN: run },
-          subgroups,
-          grid: [outQuads, Math.ceil(rows / run), 1],
-          cost: productCost(rows, x.shape.c, y.shape.c),
-        }),
-      ];
-    },
+    lower: (_graph, call) => [
+      kernelCall(linearShared, {
+        ...wholeProduct(call),
+        tiles: { RUN: run },
+        subgroups,
+        grid: [quads(call.y.shape.c), Math.ceil(pixels(call.x.shape) / run), 1],
+      }),
+    ],
   };
 }

@@ -233,7 +233,7 @@ export class Plan {
   async run(signal?: AbortSignal): Promise<void> {
     this.#assertUsable();
     this.#uniforms.flush(this.#runtime.device);
-    await this.#runtime.pacer.run(this.#slices, (pass, from, to) => record(pass, this.#steps.slice(from, to)), signal);
+    await this.#runtime.pacer.run(this.#slices, (pass, from, to) => record(pass, this.#steps, from, to), signal);
   }
 
   /**
@@ -323,8 +323,9 @@ export class Plan {
   }
 }
 
-function record(pass: GPUComputePassEncoder, steps: readonly Step[]): void {
-  for (const { pipeline, group, part } of steps) {
+function record(pass: GPUComputePassEncoder, steps: readonly Step[], from = 0, to = steps.length): void {
+  for (let i = from; i < to; i++) {
+    const { pipeline, group, part } = steps[i]!;
     pass.setPipeline(pipeline);
     pass.setBindGroup(0, group);
     pass.dispatchWorkgroups(...part.count);

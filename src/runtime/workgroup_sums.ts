@@ -9,6 +9,9 @@
  * `subgroups` this module exchanges its body before compilation: two barriers, where the tree takes log2(THREADS) + 2.
  */
 
+/** Barriers of a sum over so many invocations. */
+export const barriersOf = (threads: number, subgroups: boolean): number => (subgroups ? 2 : 2 + Math.log2(threads));
+
 const TREE = /fn workgroup_sum\(thread: u32, value: vec4f\) -> vec4f \{\n[\s\S]*?\n\}/;
 
 // Which invocations make up a subgroup, and how many, is the device's choice: so each leaves its sum at its first one's

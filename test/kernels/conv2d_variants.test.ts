@@ -4,10 +4,11 @@ import { type Evaluation, evaluate } from '../../src/cli/verify/evaluate.ts';
 import * as conv2d from '../../src/layers/conv2d.ts';
 import { DEPTH, WORKGROUP_TILES } from '../../src/layers/workgroup_tiles.ts';
 import { Graph, type Target } from '../../src/runtime/graph.ts';
+import type { Activation } from '../../src/runtime/resources.ts';
 import { WeightShapes, Weights } from '../../src/runtime/weights.ts';
 import { checkpointOf, expectClose, run, size, testRuntime, values } from '../device.ts';
 import * as reference from '../reference/operations.ts';
-import { anyVariant, oneOfEachWay, toleranceOf, variantsFor } from './variants.ts';
+import { anyVariant, expectLayer, oneOfEachWay, toleranceOf, variantsFor } from './variants.ts';
 
 const runtime = await testRuntime();
 const target = anyVariant(runtime);
@@ -43,28 +44,11 @@ describe.each(SHAPES)('conv2d N=%i %ix%i %i→%i k%i s%i', (n, h, w, ins, out, k
     'op.bias': { shape: shapes['op.bias']!, data: bias },
   });
 
-  test.each(oneOfEachWay(names))('%s', async (name) => {
-    const found = await run(
-      runtime,
-      weights,
-      (e) => {
-        const input = e.input('x', shape, x);
-        const y = conv2d.forward(e, spec, 'op', input);
-        const added = conv2d.forward(e, spec, 'op', input, { residual: e.input('r', expected.shape, residual) });
-        e.output('y', y);
-        e.output('added', added);
-        e.gradient('dx', y, upstream, input);
-      },
-      { ...target, variants: { conv2d: name } },
-    );
-    const tolerance = toleranceOf(name);
-    expectClose(found['y']!, expected.data, tolerance);
-    expectClose(
-      found['added']!,
-      expected.data.map((value, i) => value + residual[i]!),
-      tolerance,
-    );
-    expectClose(found['dx']!, gradient, tolerance);
+  test.each(oneOfEachWay(names))('%s', (name) => {
+    const forward = (e: Evaluation, input: Activation, added: Activation | null) =>
+      conv2d.forward(e, spec, 'op', input, { residual: added });
+    const layer = { x: { shape, values: x }, residual, upstream, expected, gradient, forward };
+    return expectLayer(runtime, weights, layer, { ...target, variants: { conv2d: name } }, toleranceOf(name));
   });
 });
 

@@ -1,11 +1,13 @@
 /** @file Every variant of the matrix product against the float64 reference, on sizes small enough to run them all. */
 import { describe, expect, test } from 'vitest';
+import type { Evaluation } from '../../src/cli/verify/evaluate.ts';
 import * as linear from '../../src/layers/linear.ts';
 import { Graph } from '../../src/runtime/graph.ts';
+import type { Activation } from '../../src/runtime/resources.ts';
 import { WeightShapes } from '../../src/runtime/weights.ts';
-import { checkpointOf, expectClose, run, testRuntime, values } from '../device.ts';
+import { checkpointOf, testRuntime, values } from '../device.ts';
 import * as reference from '../reference/operations.ts';
-import { anyVariant, oneOfEachWay, toleranceOf, variantsFor } from './variants.ts';
+import { anyVariant, expectLayer, oneOfEachWay, toleranceOf, variantsFor } from './variants.ts';
 
 const runtime = await testRuntime();
 const target = anyVariant(runtime);
@@ -37,27 +39,11 @@ describe.each(SHAPES)('linear %i rows, %i→%i', (rows, ins, out) => {
     'op.bias': { shape: shapes['op.bias']!, data: bias },
   });
 
-  test.each(oneOfEachWay(names))('%s', async (name) => {
-    const found = await run(
-      runtime,
-      weights,
-      (e) => {
-        const input = e.input('x', shape, x);
-        const y = linear.forward(e, 'op', input);
-        e.output('y', y);
-        e.output('added', linear.forward(e, 'op', input, { residual: e.input('r', expected.shape, residual) }));
-        e.gradient('dx', y, upstream, input);
-      },
-      { ...target, variants: { linear: name } },
-    );
-    const tolerance = toleranceOf(name);
-    expectClose(found['y']!, expected.data, tolerance);
-    expectClose(
-      found['added']!,
-      expected.data.map((value, i) => value + residual[i]!),
-      tolerance,
-    );
-    expectClose(found['dx']!, gradient, tolerance);
+  test.each(oneOfEachWay(names))('%s', (name) => {
+    const forward = (e: Evaluation, input: Activation, added: Activation | null) =>
+      linear.forward(e, 'op', input, { residual: added });
+    const layer = { x: { shape, values: x }, residual, upstream, expected, gradient, forward };
+    return expectLayer(runtime, weights, layer, { ...target, variants: { linear: name } }, toleranceOf(name));
   });
 });
 
