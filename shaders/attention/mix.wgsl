@@ -1,12 +1,16 @@
-// Attention in steps, stored weights times rows of tokens.
+// Attention in steps, a row of weights for each query times rows of tokens.
 //
-//   y[i, d] = sum over j of scores[i, j] * b[j, d], divided by total[i] with DIVIDE 1
+//   SOFTMAX 1   y[i, d] = sum over j of w[i, j] * b[j, d] / sum over j of w[i, j], w[i, j] = exp(scores[i, j] - peak[i])
+//               lse[i] = peak[i] + log of the sum over j of w[i, j]; for out = softmax(q k^T / sqrt(width)) v
+//   SOFTMAX 0   y[i, d] = sum over j of scores[i, j] * b[j, d], with zeros past the last key; for d_q = d_scores k
 //
-// Used for out = weights v, and for d_q = d_scores k. scores [N, HEADS, QUERIES, KEY_QUADS] of vec4f with zeros past the last
-// key; b [N, TOKENS, ...] and y [N, Y_TOKENS, ...] of vec4f: token t of head h of image n begins at
-// START + (n * tokens + t) * TOKEN + h * HEAD. Rows of y from QUERIES on become zero.
+// scores [N, HEADS, QUERIES, KEY_QUADS] of vec4f and peaks [N, HEADS, QUERIES, KEY_TILES], the largest score of each tile of
+// keys, as scores.wgsl makes them; b [N, TOKENS, ...] and y [N, Y_TOKENS, ...] of vec4f: token t of head h of image n begins
+// at START + (n * tokens + t) * TOKEN + h * HEAD. lse [N, HEADS, QUERIES]. Rows of y from QUERIES on become zero.
 //
-// One invocation makes RUN queries times QUADS quads of the head: id.x counts tiles, id.y heads of all images.
+// One invocation makes RUN queries times QUADS quads of the head: id.x counts tiles, id.y heads of all images. The parts of a
+// head repeat the exponentials, which costs less than a pass over the scores. A query or quad too many repeats the last one
+// and is stored there again.
 
 const RUN: u32 = 8u; // tile: queries an invocation
 const QUADS: u32 = 4u; // tile: quads of the head an invocation
@@ -16,6 +20,7 @@ override QUERIES: u32;
 override HEADS: u32;
 override HEAD_QUADS: u32;
 override KEY_QUADS: u32;
+override KEY_TILES: u32;
 override HEAD_ROWS: u32; // N * HEADS
 override B_START: u32;
 override B_TOKEN: u32;
@@ -24,13 +29,14 @@ override Y_START: u32;
 override Y_TOKENS: u32;
 override Y_TOKEN: u32;
 override Y_HEAD: u32;
-override DIVIDE: u32;
+override SOFTMAX: u32 = 1u;
 override THREADS: u32 = 64u;
 
 @group(0) @binding(0) var<storage, read> scores: array<vec4f>;
-@group(0) @binding(1) var<storage, read> b: array<vec4f>;
-@group(0) @binding(2) var<storage, read> total: array<f32>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
+@group(0) @binding(1) var<storage, read> peaks: array<f32>;
+@group(0) @binding(2) var<storage, read> b: array<vec4f>;
+@group(0) @binding(3) var<storage, read_write> lse: array<f32>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4f>;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3u) {
@@ -44,12 +50,23 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let head = id.y % HEADS;
   let b_start = B_START + image * TOKENS * B_TOKEN + head * B_HEAD;
 
-  var row: array<u32, RUN>; // where each row of weights begins; a row too many repeats the last
+  var row: array<u32, RUN>;
   var sums: array<vec4f, RUN * QUADS>;
+  var peak: array<f32, RUN>;
+  var totals: array<vec4f, RUN>;
   for (var i = 0u; i < RUN; i++) {
-    row[i] = (id.y * QUERIES + min(first_query + i, QUERIES - 1u)) * KEY_QUADS;
+    row[i] = id.y * QUERIES + min(first_query + i, QUERIES - 1u);
     for (var d = 0u; d < QUADS; d++) {
       sums[i * QUADS + d] = vec4f();
+    }
+    peak[i] = -1e30;
+    totals[i] = vec4f();
+  }
+  if (SOFTMAX == 1u) {
+    for (var t = 0u; t < KEY_TILES; t++) {
+      for (var i = 0u; i < RUN; i++) {
+        peak[i] = max(peak[i], peaks[row[i] * KEY_TILES + t]);
+      }
     }
   }
   var quad: array<u32, QUADS>;
@@ -58,11 +75,16 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   }
 
   for (var k = 0u; k < KEY_QUADS; k++) {
+    let there = k * 4u + vec4u(0u, 1u, 2u, 3u) < vec4u(TOKENS);
     var line: array<vec4f, RUN>;
     for (var i = 0u; i < RUN; i++) {
-      line[i] = scores[row[i] + k];
+      line[i] = scores[row[i] * KEY_QUADS + k];
+      if (SOFTMAX == 1u) {
+        line[i] = select(vec4f(), exp(line[i] - peak[i]), there);
+        totals[i] += line[i];
+      }
     }
-    let key0 = b_start + min(k * 4u, TOKENS - 1u) * B_TOKEN;
+    let key0 = b_start + k * 4u * B_TOKEN;
     let key1 = b_start + min(k * 4u + 1u, TOKENS - 1u) * B_TOKEN;
     let key2 = b_start + min(k * 4u + 2u, TOKENS - 1u) * B_TOKEN;
     let key3 = b_start + min(k * 4u + 3u, TOKENS - 1u) * B_TOKEN;
@@ -75,18 +97,18 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   }
 
   for (var i = 0u; i < RUN; i++) {
-    let token = first_query + i;
-    if (token < Y_TOKENS) {
-      var factor = select(0.0, 1.0, token < QUERIES);
-      if (DIVIDE == 1u) {
-        factor /= total[id.y * QUERIES + min(token, QUERIES - 1u)];
+    let token = min(first_query + i, Y_TOKENS - 1u);
+    var factor = select(0.0, 1.0, token < QUERIES);
+    if (SOFTMAX == 1u) {
+      let total = dot(totals[i], vec4f(1.0));
+      factor /= total;
+      if (first_quad == 0u) {
+        lse[row[i]] = peak[i] + log(total);
       }
-      let at = Y_START + (image * Y_TOKENS + token) * Y_TOKEN + head * Y_HEAD + first_quad;
-      for (var d = 0u; d < QUADS; d++) {
-        if (first_quad + d < HEAD_QUADS) {
-          y[at + d] = sums[i * QUADS + d] * factor;
-        }
-      }
+    }
+    let at = Y_START + (image * Y_TOKENS + token) * Y_TOKEN + head * Y_HEAD;
+    for (var d = 0u; d < QUADS; d++) {
+      y[at + quad[d]] = sums[i * QUADS + d] * factor;
     }
   }
 }

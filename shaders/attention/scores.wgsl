@@ -2,17 +2,19 @@
 //
 //   r[i, j] = sum over d of a[i, d] * b[j, d]
 //
-//   MODE 0   scores[i, j] = SCALE * r                                     a = q, b = k
-//   MODE 1   scores[i, j] = exp(SCALE * r - lse[i])                       a = q, b = k: the weights again, for the gradient
-//   MODE 2   scores[i, j] = SCALE * scores[i, j] * (r - delta[i])         a = d_out, b = v: the gradient of the scores
+//   MODE 0   scores[i, j] = SCALE * r, and the largest of each row of a tile       a = q, b = k
+//   MODE 1   scores[i, j] = exp(SCALE * r - lse[i])                                a = q, b = k: for the gradient
+//   MODE 2   scores[i, j] = SCALE * scores[i, j] * (r - delta[i])                  a = d_out, b = v: the scores' gradient
 //
 // a [N, QUERIES or more, ...], b [N, TOKENS, ...] of vec4f: token t of head h of image n begins at
 // START + (n * tokens + t) * TOKEN + h * HEAD. scores [N, HEADS, QUERIES, KEY_QUADS] of vec4f, four keys each; in place of
-// keys past the last stand -1e30 in mode 0, zeros otherwise. lse, delta [N, HEADS, QUERIES].
+// keys past the last stands the last again in mode 0, zeros otherwise. rows is lse or delta [N, HEADS, QUERIES];
+// peaks [N, HEADS, QUERIES, ceil(KEY_QUADS / KEYS)].
 //
 // One invocation makes RUN queries times KEYS quads of keys: id.x counts tiles, id.y heads of all images. On an adapter
 // where a load costs several multiply-adds this beats forward.wgsl, which holds fewer queries in registers; it takes memory
-// for the scores, and the host decides. Host checks: KEY_QUADS = ceil(TOKENS / 4).
+// for the scores, and the host decides. A query or quad of keys too many repeats the last one and is stored there again, for
+// a branch a store is what compilers take most time for. Host checks: KEY_QUADS = ceil(TOKENS / 4).
 
 const RUN: u32 = 8u; // tile: queries an invocation
 const KEYS: u32 = 2u; // tile: quads of keys an invocation
@@ -36,8 +38,9 @@ override THREADS: u32 = 64u;
 
 @group(0) @binding(0) var<storage, read> a: array<vec4f>;
 @group(0) @binding(1) var<storage, read> b: array<vec4f>;
-@group(0) @binding(2) var<storage, read> rows: array<f32>; // lse or delta
+@group(0) @binding(2) var<storage, read> rows: array<f32>;
 @group(0) @binding(3) var<storage, read_write> scores: array<vec4f>;
+@group(0) @binding(4) var<storage, read_write> peaks: array<f32>;
 
 @compute @workgroup_size(THREADS)
 fn main(@builtin(global_invocation_id) id: vec3u) {
@@ -52,7 +55,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let a_start = A_START + image * A_TOKENS * A_TOKEN + head * A_HEAD;
   let b_start = B_START + image * TOKENS * B_TOKEN + head * B_HEAD;
 
-  var query: array<u32, RUN>; // where each row begins; a row too many repeats the last
+  var query: array<u32, RUN>; // where each row begins
   var sums: array<vec4f, RUN * KEYS>;
   for (var i = 0u; i < RUN; i++) {
     query[i] = a_start + min(first_query + i, QUERIES - 1u) * A_TOKEN;
@@ -60,16 +63,17 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
       sums[i * KEYS + j] = vec4f();
     }
   }
+  var quad: array<u32, KEYS>;
   var key0: array<u32, KEYS>;
   var key1: array<u32, KEYS>;
   var key2: array<u32, KEYS>;
   var key3: array<u32, KEYS>;
   for (var j = 0u; j < KEYS; j++) {
-    let first = (first_key + j) * 4u;
-    key0[j] = b_start + min(first, TOKENS - 1u) * B_TOKEN;
-    key1[j] = b_start + min(first + 1u, TOKENS - 1u) * B_TOKEN;
-    key2[j] = b_start + min(first + 2u, TOKENS - 1u) * B_TOKEN;
-    key3[j] = b_start + min(first + 3u, TOKENS - 1u) * B_TOKEN;
+    quad[j] = min(first_key + j, KEY_QUADS - 1u);
+    key0[j] = b_start + quad[j] * 4u * B_TOKEN;
+    key1[j] = b_start + min(quad[j] * 4u + 1u, TOKENS - 1u) * B_TOKEN;
+    key2[j] = b_start + min(quad[j] * 4u + 2u, TOKENS - 1u) * B_TOKEN;
+    key3[j] = b_start + min(quad[j] * 4u + 3u, TOKENS - 1u) * B_TOKEN;
   }
 
   for (var c = 0u; c < HEAD_QUADS; c++) {
@@ -87,19 +91,25 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   }
 
   for (var i = 0u; i < RUN; i++) {
-    if (first_query + i < QUERIES) {
-      let row = id.y * QUERIES + first_query + i;
+    let row = id.y * QUERIES + min(first_query + i, QUERIES - 1u);
+    if (MODE == 0u) {
+      var largest = vec4f(-1e30);
       for (var j = 0u; j < KEYS; j++) {
-        if (first_key + j < KEY_QUADS) {
-          let at = row * KEY_QUADS + first_key + j;
-          let there = (first_key + j) * 4u + vec4u(0u, 1u, 2u, 3u) < vec4u(TOKENS);
-          if (MODE == 0u) {
-            scores[at] = select(vec4f(-1e30), sums[i * KEYS + j] * SCALE, there);
-          } else if (MODE == 1u) {
-            scores[at] = select(vec4f(), exp(sums[i * KEYS + j] * SCALE - rows[row]), there);
-          } else {
-            scores[at] *= SCALE * (sums[i * KEYS + j] - rows[row]);
-          }
+        let scaled = sums[i * KEYS + j] * SCALE;
+        largest = max(largest, scaled);
+        scores[row * KEY_QUADS + quad[j]] = scaled;
+      }
+      peaks[row * key_tiles + first_key / KEYS] = max(max(largest.x, largest.y), max(largest.z, largest.w));
+    } else if (MODE == 1u) {
+      for (var j = 0u; j < KEYS; j++) {
+        let there = quad[j] * 4u + vec4u(0u, 1u, 2u, 3u) < vec4u(TOKENS);
+        scores[row * KEY_QUADS + quad[j]] = select(vec4f(), exp(sums[i * KEYS + j] * SCALE - rows[row]), there);
+      }
+    } else {
+      for (var j = 0u; j < KEYS; j++) {
+        // What is there is taken into account, and so must not be changed twice.
+        if (first_query + i < QUERIES && first_key + j < KEY_QUADS) {
+          scores[row * KEY_QUADS + quad[j]] *= SCALE * (sums[i * KEYS + j] - rows[row]);
         }
       }
     }

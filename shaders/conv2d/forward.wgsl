@@ -95,16 +95,21 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
   }
 
-  let residual_row = image * (OUT_HEIGHT >> RESIDUAL_SHIFT) + ((row % OUT_HEIGHT) >> RESIDUAL_SHIFT);
+  if (RESIDUAL == 1u) {
+    let residual_row = image * (OUT_HEIGHT >> RESIDUAL_SHIFT) + ((row % OUT_HEIGHT) >> RESIDUAL_SHIFT);
+    for (var q = 0u; q < QUADS; q++) {
+      let quad = min(first_quad + q, OUT_QUADS - 1u);
+      for (var p = 0u; p < PIXELS; p++) {
+        let column = min(ox + p, OUT_WIDTH - 1u) >> RESIDUAL_SHIFT;
+        sums[q * PIXELS + p] += residual[(residual_row * (OUT_WIDTH >> RESIDUAL_SHIFT) + column) * OUT_QUADS + quad];
+      }
+    }
+  }
   for (var q = 0u; q < QUADS; q++) {
+    let quad = min(first_quad + q, OUT_QUADS - 1u); // one too many has the sums of the last, and stores them there again
     for (var p = 0u; p < PIXELS; p++) {
-      if (first_quad + q < OUT_QUADS && ox + p < OUT_WIDTH) {
-        var result = sums[q * PIXELS + p];
-        if (RESIDUAL == 1u) {
-          let pixel = residual_row * (OUT_WIDTH >> RESIDUAL_SHIFT) + ((ox + p) >> RESIDUAL_SHIFT);
-          result += residual[pixel * OUT_QUADS + first_quad + q];
-        }
-        y[(row * OUT_WIDTH + ox + p) * OUT_QUADS + first_quad + q] = result;
+      if (ox + p < OUT_WIDTH) {
+        y[(row * OUT_WIDTH + ox + p) * OUT_QUADS + quad] = sums[q * PIXELS + p];
       }
     }
   }

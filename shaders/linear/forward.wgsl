@@ -65,16 +65,18 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
   }
 
+  var place: array<u32, RUN * QUADS>; // a row or quad too many has the sums of the last one, and stores them there again
   for (var q = 0u; q < QUADS; q++) {
     for (var r = 0u; r < RUN; r++) {
-      if (first_quad + q < OUT_QUADS && first_row + r < ROWS) {
-        let at = (first_row + r) * OUT_QUADS + first_quad + q;
-        if (RESIDUAL == 1u) {
-          y[at] = sums[q * RUN + r] + residual[at];
-        } else {
-          y[at] = sums[q * RUN + r];
-        }
-      }
+      place[q * RUN + r] = min(first_row + r, ROWS - 1u) * OUT_QUADS + min(first_quad + q, OUT_QUADS - 1u);
     }
+  }
+  if (RESIDUAL == 1u) {
+    for (var k = 0u; k < RUN * QUADS; k++) {
+      sums[k] += residual[place[k]];
+    }
+  }
+  for (var k = 0u; k < RUN * QUADS; k++) {
+    y[place[k]] = sums[k];
   }
 }

@@ -26,6 +26,29 @@ override TILES_X: u32;
 const ROOT = 1.41421356237309505;
 const HALF_ROOT = 0.70710678118654752;
 
+// A column of B^T: its first three rows, and the others.
+fn low_shares(column: i32) -> vec3f {
+  switch (column) {
+    case 0 { return vec3f(1.0, 0.0, 0.0); }
+    case 1 { return vec3f(0.0, -ROOT, ROOT); }
+    case 2 { return vec3f(-2.5, -2.0, -2.0); }
+    case 3 { return vec3f(0.0, HALF_ROOT, -HALF_ROOT); }
+    case 4 { return vec3f(1.0, 1.0, 1.0); }
+    default { return vec3f(); }
+  }
+}
+
+fn high_shares(column: i32) -> vec3f {
+  switch (column) {
+    case 0 { return vec3f(); }
+    case 1 { return vec3f(-HALF_ROOT, HALF_ROOT, 1.0); }
+    case 2 { return vec3f(-0.5, -0.5, 0.0); }
+    case 3 { return vec3f(ROOT, -ROOT, -2.5); }
+    case 4 { return vec3f(1.0, 1.0, 0.0); }
+    default { return vec3f(0.0, 0.0, 1.0); }
+  }
+}
+
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
   let index = id.x + id.y * groups.x * 64u;
@@ -38,55 +61,49 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let ix_first = i32(tile % TILES_X * 4u) - 1;
   let image = tile / (TILES_X * TILES_Y) * HEIGHT;
 
-  var column: array<u32, 6>; // where each column of the tile begins, and whether it is inside of the image
-  var within: array<bool, 6>;
-  for (var j = 0u; j < 6u; j++) {
-    let ix = ix_first + i32(j);
-    column[j] = u32(clamp(ix, 0, i32(WIDTH) - 1)) * QUADS + c;
-    within[j] = ix >= 0 && ix < i32(WIDTH);
+  // A column of the tile at a time, so that a compiler sees 6 loads and not 36: B^T from the left, then its share of the rest.
+  var sums: array<vec4f, 36>;
+  for (var k = 0u; k < 36u; k++) {
+    sums[k] = vec4f();
   }
-  var d: array<vec4f, 36>;
+  var rows: array<u32, 6>; // where each row begins, and whether it is inside of the image
+  var within: array<bool, 6>;
   for (var i = 0u; i < 6u; i++) {
     let iy = iy_first + i32(i);
-    let row = (image + u32(clamp(iy, 0, i32(HEIGHT) - 1))) * WIDTH * QUADS;
-    let row_within = iy >= 0 && iy < i32(HEIGHT);
-    for (var j = 0u; j < 6u; j++) {
-      d[i * 6u + j] = select(vec4f(), x[row + column[j]], row_within && within[j]);
+    rows[i] = (image + u32(clamp(iy, 0, i32(HEIGHT) - 1))) * WIDTH;
+    within[i] = iy >= 0 && iy < i32(HEIGHT);
+  }
+  for (var column = 0; column < 6; column++) {
+    let ix = ix_first + column;
+    let at = u32(clamp(ix, 0, i32(WIDTH) - 1));
+    let inside = ix >= 0 && ix < i32(WIDTH);
+    var d: array<vec4f, 6>;
+    for (var i = 0u; i < 6u; i++) {
+      d[i] = select(vec4f(), x[(rows[i] + at) * QUADS + c], inside && within[i]);
+    }
+    let even_low = d[4] - 2.0 * d[2];
+    let odd_low = HALF_ROOT * d[3] - ROOT * d[1];
+    let even_high = d[4] - 0.5 * d[2];
+    let odd_high = ROOT * d[3] - HALF_ROOT * d[1];
+    var lines: array<vec4f, 6>;
+    lines[0] = d[0] + d[4] - 2.5 * d[2];
+    lines[1] = even_low + odd_low;
+    lines[2] = even_low - odd_low;
+    lines[3] = even_high + odd_high;
+    lines[4] = even_high - odd_high;
+    lines[5] = d[1] + d[5] - 2.5 * d[3];
+    let low = low_shares(column);
+    let high = high_shares(column);
+    for (var i = 0u; i < 6u; i++) {
+      sums[6u * i] += low.x * lines[i];
+      sums[6u * i + 1u] += low.y * lines[i];
+      sums[6u * i + 2u] += low.z * lines[i];
+      sums[6u * i + 3u] += high.x * lines[i];
+      sums[6u * i + 4u] += high.y * lines[i];
+      sums[6u * i + 5u] += high.z * lines[i];
     }
   }
-  for (var j = 0u; j < 6u; j++) {
-    let d1 = d[6u + j];
-    let d2 = d[12u + j];
-    let d3 = d[18u + j];
-    let d4 = d[24u + j];
-    let even_low = d4 - 2.0 * d2;
-    let odd_low = HALF_ROOT * d3 - ROOT * d1;
-    let even_high = d4 - 0.5 * d2;
-    let odd_high = ROOT * d3 - HALF_ROOT * d1;
-    d[j] += d4 - 2.5 * d2;
-    d[6u + j] = even_low + odd_low;
-    d[12u + j] = even_low - odd_low;
-    d[18u + j] = even_high + odd_high;
-    d[24u + j] = even_high - odd_high;
-    d[30u + j] += d1 - 2.5 * d3;
-  }
-  for (var i = 0u; i < 6u; i++) {
-    let d1 = d[i * 6u + 1u];
-    let d2 = d[i * 6u + 2u];
-    let d3 = d[i * 6u + 3u];
-    let d4 = d[i * 6u + 4u];
-    let even_low = d4 - 2.0 * d2;
-    let odd_low = HALF_ROOT * d3 - ROOT * d1;
-    let even_high = d4 - 0.5 * d2;
-    let odd_high = ROOT * d3 - HALF_ROOT * d1;
-    d[i * 6u] += d4 - 2.5 * d2;
-    d[i * 6u + 1u] = even_low + odd_low;
-    d[i * 6u + 2u] = even_low - odd_low;
-    d[i * 6u + 3u] = even_high + odd_high;
-    d[i * 6u + 4u] = even_high - odd_high;
-    d[i * 6u + 5u] += d1 - 2.5 * d3;
-  }
   for (var k = 0u; k < 36u; k++) {
-    v[(k * TILES + tile) * QUADS + c] = d[k];
+    v[(k * TILES + tile) * QUADS + c] = sums[k];
   }
 }

@@ -13,7 +13,7 @@
 // as far from the exact one.
 //
 // blocks [OUT_QUADS, 9, IN_QUADS] of mat4x4f as pack_matrix.wgsl makes them (transposed or not, taps reversed or not),
-// transformed [OUT_QUADS, POINTS * POINTS, IN_QUADS] of mat4x4f. One invocation a block of it.
+// transformed [OUT_QUADS, POINTS * POINTS, IN_QUADS] of mat4x4f. One invocation a row of points.
 
 const TILE: u32 = 2u; // tile: outputs of a tile in each direction, 2 or 4
 const POINTS: u32 = TILE + 2u;
@@ -51,15 +51,25 @@ fn factor(row: u32, column: u32) -> f32 {
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
   let index = id.x + id.y * groups.x * 64u;
-  if (index >= OUT_QUADS * POINTS * POINTS * IN_QUADS) {
+  if (index >= OUT_QUADS * POINTS * IN_QUADS) {
     return;
   }
   let c = index % IN_QUADS;
-  let point = index / IN_QUADS % (POINTS * POINTS);
-  let first = index / (IN_QUADS * POINTS * POINTS) * 9u * IN_QUADS + c;
-  var sum = mat4x4f();
-  for (var tap = 0u; tap < 9u; tap++) {
-    sum += factor(point / POINTS, tap / 3u) * factor(point % POINTS, tap % 3u) * blocks[first + tap * IN_QUADS];
+  let row = index / IN_QUADS % POINTS;
+  let out = index / (IN_QUADS * POINTS);
+
+  var left = mat4x4f(); // a row of G g, its three columns
+  var middle = mat4x4f();
+  var right = mat4x4f();
+  for (var y = 0u; y < 3u; y++) {
+    let at = (out * 9u + y * 3u) * IN_QUADS + c;
+    let share = factor(row, y);
+    left += share * blocks[at];
+    middle += share * blocks[at + IN_QUADS];
+    right += share * blocks[at + 2u * IN_QUADS];
   }
-  transformed[index] = sum;
+  for (var column = 0u; column < POINTS; column++) {
+    let at = ((out * POINTS + row) * POINTS + column) * IN_QUADS + c;
+    transformed[at] = factor(column, 0u) * left + factor(column, 1u) * middle + factor(column, 2u) * right;
+  }
 }

@@ -58,9 +58,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
 
   for (var q = 0u; q < QUADS; q++) {
     for (var r = 0u; r < RUN; r++) {
-      if (first_quad + q < OUT_QUADS && first_tile + r < TILES) {
-        m[(point * TILES + first_tile + r) * OUT_QUADS + first_quad + q] = sums[q * RUN + r];
-      }
+      // A tile or quad too many has the sums of the last one, and stores them there again.
+      let t = min(first_tile + r, TILES - 1u);
+      m[(point * TILES + t) * OUT_QUADS + min(first_quad + q, OUT_QUADS - 1u)] = sums[q * RUN + r];
     }
   }
 }

@@ -1,5 +1,5 @@
 /**
- * @file `tune`: measures which variants of the kernels are fastest on this adapter, for the shapes of given models, and
+ * @file `tune`: measures how long the kernels' variants take on this adapter, for the shapes of given models, and
  * writes the table that Pilotwave ships for adapters it knows (src/runtime/tuned).
  */
 
@@ -60,7 +60,7 @@ export async function tune(argv: readonly string[]): Promise<number> {
     const { graph } = buildNetwork(runtime.target, shapedModel(config), size, config.kind === 'classifier');
     await tuner.tune(graph);
   }
-  if (table !== undefined) writeWhole(table, `${JSON.stringify(tuner.tuning.measured, null, 2)}\n`);
+  if (table !== undefined) writeWhole(table, tableText(tuner.tuning.measured));
   return 0;
 }
 
@@ -82,16 +82,26 @@ async function configOf(path: string): Promise<ModelConfig> {
   }
 }
 
+/** Three digits are more than a time is good for; a line a shape, so that a change can be read. */
+function tableText(table: TuningTable): string {
+  const text = JSON.stringify(
+    table,
+    (_, value) => (typeof value === 'number' ? Number(value.toPrecision(3)) : value),
+    1,
+  );
+  return `${text.replace(/\{\s*("[^{}]*?)\s*\}/g, (_, inner: string) => `{ ${inner.replace(/\s*\n\s*/g, ' ')} }`)}\n`;
+}
+
 /** A table that may not exist yet. */
 function readTable(path: string): TuningTable {
-  if (!existsSync(path)) return {};
+  if (!existsSync(path)) return { times: {}, compilation: {} };
   const table: unknown = JSON.parse(readFileSync(path, 'utf8'));
   if (!isTuningTable(table))
     throw new OptionError(`${path} should hold a table of this command's, found something else`);
   return table;
 }
 
-function shapeLine({ choice: { kind, form, sizes }, winner, times }: TunedShape): string {
-  const list = times.map(({ name, ms }) => `${name}${name === winner ? '*' : ''} ${ms.toPrecision(3)}`);
+function shapeLine({ choice: { kind, form, sizes }, times }: TunedShape): string {
+  const list = times.map(({ name, ms }) => `${name} ${ms.toPrecision(3)}`);
   return `${kind} ${form}, ${sizes.join(' ')}: ${list.join(', ')} ms`;
 }

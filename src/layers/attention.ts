@@ -50,7 +50,7 @@ export function channelMaps(
   return { qkv, out: padded === width ? null : out };
 }
 
-const WAYS: readonly AttentionWay[] = [online, stepwise];
+const WAYS: readonly AttentionWay[] = [online, ...stepwise];
 
 const shapeFor =
   (form: string) =>

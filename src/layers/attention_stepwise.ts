@@ -8,7 +8,6 @@ import deltaShader from '../../shaders/attention/delta.wgsl';
 import mixShader from '../../shaders/attention/mix.wgsl';
 import mixTransposedShader from '../../shaders/attention/mix_transposed.wgsl';
 import scoresShader from '../../shaders/attention/scores.wgsl';
-import softmaxShader from '../../shaders/attention/softmax.wgsl';
 import type { Graph } from '../runtime/graph.ts';
 import { type Activation, quads, type Tensor } from '../runtime/resources.ts';
 import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
@@ -49,12 +48,21 @@ const common = ({ tokens, queries, heads, headQuads, images }: AttentionCall) =>
   HEAD_ROWS: images * heads,
 });
 
-/** Compilers that take seconds for much unrolled code get smaller tiles. */
-const tilesFor = ({ target }: Graph, headQuads: number) => ({
-  run: target.slowCompiler ? 4 : 8,
-  keys: target.slowCompiler ? 1 : 4,
-  quads: Math.min(target.slowCompiler ? 2 : 4, headQuads),
-});
+/** What one invocation makes: queries, times quads of keys (in scores) or of the head (in what is made of them). */
+interface Tile {
+  readonly run: number;
+  readonly quads: number;
+  /** What it should cost on a CPU, beside the way without scores, and with a compiler that takes seconds for a large one. */
+  readonly cost: number;
+  readonly costOfSlowCompiler: number;
+}
+
+const TILES: readonly Tile[] = [
+  { run: 16, quads: 4, cost: 0.6, costOfSlowCompiler: 0.9 },
+  { run: 8, quads: 4, cost: 0.5, costOfSlowCompiler: 0.8 },
+  { run: 8, quads: 2, cost: 0.7, costOfSlowCompiler: 0.7 },
+  { run: 4, quads: 2, cost: 0.8, costOfSlowCompiler: 0.5 },
+];
 
 /** Invocations of a workgroup: with large tiles there are so few that one of 64 would leave a CPU's cores idle. */
 const THREADS = 8;
@@ -68,19 +76,23 @@ const FEW_TOKENS = 16;
 /** MODE of shaders/attention/scores.wgsl. */
 const MODES = { scores: 0, weights: 1, gradient: 2 } as const;
 
+/** Tiles of keys, each of which leaves the largest score of a row. */
+const keyTiles = (tile: Tile, call: AttentionCall): number => Math.ceil(quads(call.tokens) / tile.quads);
+
+/** Sum of queries of all heads. */
+const scoreRows = ({ images, heads, queries }: AttentionCall): number => images * heads * queries;
+
 function products(
-  graph: Graph,
+  tile: Tile,
   call: AttentionCall,
   mode: keyof typeof MODES,
   a: Rows,
   b: Rows,
-  rows: Tensor | null,
-  scores: Tensor,
+  { rows = null, scores, peaks = null }: { rows?: Tensor | null; scores: Tensor; peaks?: Tensor | null },
 ): KernelCall {
-  const { run, keys } = tilesFor(graph, call.headQuads);
-  const tiles = Math.ceil(call.queries / run) * Math.ceil(quads(call.tokens) / keys);
+  const tiles = Math.ceil(call.queries / tile.run) * keyTiles(tile, call);
   return kernelCall(scoresShader, {
-    bind: { a: a.tensor, b: b.tensor, rows, scores },
+    bind: { a: a.tensor, b: b.tensor, rows, scores, peaks },
     sizes: {
       ...common(call),
       A_START: a.start,
@@ -93,19 +105,29 @@ function products(
       SCALE: call.scale,
     },
     switches: { MODE: MODES[mode], THREADS },
-    tiles: { RUN: run, KEYS: keys },
+    tiles: { RUN: tile.run, KEYS: tile.quads },
     grid: [Math.ceil(tiles / THREADS), call.images * call.heads, 1],
     cost: { flops: productFlops(call), bytes: a.tensor.bytes + b.tensor.bytes + scoreBytes(call) },
   });
 }
 
-function mix(graph: Graph, call: AttentionCall, scores: Tensor, b: Rows, total: Tensor | null, y: Rows): KernelCall {
-  const { run, quads: own } = tilesFor(graph, call.headQuads);
-  const tiles = Math.ceil(y.tokens / run) * Math.ceil(call.headQuads / own);
+/** @param softmax what the softmax over the scores reads and leaves; null if there is none to be taken */
+function mix(
+  tile: Tile,
+  call: AttentionCall,
+  scores: Tensor,
+  b: Rows,
+  softmax: { peaks: Tensor; lse: Tensor } | null,
+  y: Rows,
+): KernelCall {
+  const own = Math.min(tile.quads, call.headQuads);
+  const parts = Math.ceil(call.headQuads / own);
+  const exponentials = softmax ? (8 * parts * scoreBytes(call)) / 4 : 0;
   return kernelCall(mixShader, {
-    bind: { scores, b: b.tensor, total, y: y.tensor },
+    bind: { scores, peaks: softmax?.peaks ?? null, b: b.tensor, lse: softmax?.lse ?? null, y: y.tensor },
     sizes: {
       ...common(call),
+      KEY_TILES: keyTiles(tile, call),
       B_START: b.start,
       B_TOKEN: b.token,
       B_HEAD: b.head,
@@ -113,18 +135,20 @@ function mix(graph: Graph, call: AttentionCall, scores: Tensor, b: Rows, total: 
       Y_TOKENS: y.tokens,
       Y_TOKEN: y.token,
       Y_HEAD: y.head,
-      DIVIDE: Number(total !== null),
     },
-    switches: { THREADS },
-    tiles: { RUN: run, QUADS: own },
-    grid: [Math.ceil(tiles / THREADS), call.images * call.heads, 1],
-    cost: { flops: productFlops(call), bytes: b.tensor.bytes + y.tensor.bytes + scoreBytes(call) },
+    switches: { SOFTMAX: Number(softmax !== null), THREADS },
+    tiles: { RUN: tile.run, QUADS: own },
+    grid: [Math.ceil((Math.ceil(y.tokens / tile.run) * parts) / THREADS), call.images * call.heads, 1],
+    cost: {
+      flops: productFlops(call) + exponentials,
+      bytes: b.tensor.bytes + y.tensor.bytes + parts * scoreBytes(call),
+    },
   });
 }
 
-function mixTransposed(graph: Graph, call: AttentionCall, scores: Tensor, a: Rows, y: Rows): KernelCall {
-  const { keys, quads: own } = tilesFor(graph, call.headQuads);
-  const tiles = Math.ceil(quads(call.tokens) / keys) * Math.ceil(call.headQuads / own);
+function mixTransposed(tile: Tile, call: AttentionCall, scores: Tensor, a: Rows, y: Rows): KernelCall {
+  const own = Math.min(tile.quads, call.headQuads);
+  const tiles = keyTiles(tile, call) * Math.ceil(call.headQuads / own);
   return kernelCall(mixTransposedShader, {
     bind: { scores, a: a.tensor, y: y.tensor },
     sizes: {
@@ -138,44 +162,39 @@ function mixTransposed(graph: Graph, call: AttentionCall, scores: Tensor, a: Row
       Y_HEAD: y.head,
     },
     switches: { THREADS },
-    tiles: { KEYS: keys, QUADS: own },
+    tiles: { KEYS: tile.quads, QUADS: own },
     grid: [Math.ceil(tiles / THREADS), call.images * call.heads, 1],
     cost: { flops: productFlops(call), bytes: a.tensor.bytes + y.tensor.bytes + scoreBytes(call) },
   });
 }
 
-export const stepwise: AttentionWay = {
-  name: 'stepwise',
+export const stepwise: readonly AttentionWay[] = TILES.map((tile) => ({
+  name: `stepwise ${tile.run}x${tile.quads}`,
   note: 'large tiles over stored scores: for CPU adapters',
   fits: (_target, call) => scoreBytes(call) <= MAX_SCORE_BYTES,
 
   // On a CPU loads are dear and memory is there; on a GPU it is the other way round.
-  cost: ({ adapter }, { queries, tokens }) => (adapter === 'cpu' && queries > 1 && tokens >= FEW_TOKENS ? 0.5 : 2),
+  cost: ({ adapter, slowCompiler }, { queries, tokens }) => {
+    const cost = slowCompiler ? tile.costOfSlowCompiler : tile.cost;
+    return adapter === 'cpu' && queries > 1 && tokens >= FEW_TOKENS ? cost : 1 + cost;
+  },
 
   forward(graph, call) {
-    const { qkv, out, lse, images, heads, queries } = call;
+    const { qkv, out, lse } = call;
     const scores = scoresTensor(graph, call, 'attention scores');
-    const total = graph.array('attention total', images * heads * queries);
-    const rows = images * heads * queries;
+    const peaks = graph.array('attention peaks', scoreRows(call) * keyTiles(tile, call));
     return [
-      products(graph, call, 'scores', part(call, qkv, 0), part(call, qkv, 1), null, scores),
-      kernelCall(softmaxShader, {
-        bind: { scores, lse, total },
-        sizes: { ROWS: rows, KEY_QUADS: quads(call.tokens) },
-        switches: { THREADS },
-        grid: lineGrid(rows, THREADS),
-        cost: { flops: 4 * (scoreBytes(call) / 4), bytes: 3 * scoreBytes(call) },
-      }),
-      mix(graph, call, scores, part(call, qkv, 2), total, answers(call, out)),
+      products(tile, call, 'scores', part(call, qkv, 0), part(call, qkv, 1), { scores, peaks }),
+      mix(tile, call, scores, part(call, qkv, 2), { peaks, lse }, answers(call, out)),
     ];
   },
 
   backward(graph, call) {
     const { dOut, dQkv } = call;
-    const { qkv, out, lse, images, heads, queries, headQuads } = call;
-    const weights = scoresTensor(graph, call, 'attention weights');
-    const delta = graph.array('attention delta', images * heads * queries);
-    const rows = images * heads * queries;
+    const { qkv, out, lse, heads, queries, headQuads } = call;
+    const scores = scoresTensor(graph, call, 'attention weights');
+    const rows = scoreRows(call);
+    const delta = graph.array('attention delta', rows);
     const [q, k, v] = [part(call, qkv, 0), part(call, qkv, 1), part(call, qkv, 2)];
     return [
       kernelCall(deltaShader, {
@@ -184,12 +203,12 @@ export const stepwise: AttentionWay = {
         grid: lineGrid(rows, 64),
         cost: { flops: 2 * (out.bytes / 4), bytes: 2 * out.bytes },
       }),
-      products(graph, call, 'weights', q, k, lse, weights),
-      mixTransposed(graph, call, weights, answers(call, dOut), part(call, dQkv, 2)),
+      products(tile, call, 'weights', q, k, { rows: lse, scores }),
+      mixTransposed(tile, call, scores, answers(call, dOut), part(call, dQkv, 2)),
       // From here on the weights are the gradient of the scores, in place.
-      products(graph, call, 'gradient', answers(call, dOut), v, delta, weights),
-      mix(graph, call, weights, k, null, part(call, dQkv, 0)),
-      mixTransposed(graph, call, weights, q, part(call, dQkv, 1)),
+      products(tile, call, 'gradient', answers(call, dOut), v, { rows: delta, scores }),
+      mix(tile, call, scores, k, null, part(call, dQkv, 0)),
+      mixTransposed(tile, call, scores, q, part(call, dQkv, 1)),
     ];
   },
-};
+}));

@@ -10,7 +10,7 @@
  *
  * Errors, relative to float64 (L2; 64, 256 and 512 channels; the direct kernel 2.3e-7, 4.3e-7, 5.8e-7): F(2 x 2) 1.9e-7,
  * 2.8e-7, 3.8e-7; F(4 x 4) 6.0e-7, 8.9e-7, 1.2e-6. The transforms of F(4 x 4) add an error of their own, which narrow layers,
- * whose sums are short, make up for least: so below 96 input channels it counts as reduced. Why 96: docs/performance.md.
+ * whose sums are short, make up for least: so below 64 input channels it counts as reduced. Why 64: docs/performance.md.
  */
 import winogradInput2 from '../../shaders/winograd/input_2x2.wgsl';
 import winogradInput4 from '../../shaders/winograd/input_4x4.wgsl';
@@ -44,7 +44,7 @@ interface Winograd {
 
 const WAYS: readonly Winograd[] = [
   { tile: 2, input: winogradInput2, output: winogradOutput2, additions: 32 + 24, leastChannels: 1 },
-  { tile: 4, input: winogradInput4, output: winogradOutput4, additions: 228 + 170, leastChannels: 96 },
+  { tile: 4, input: winogradInput4, output: winogradOutput4, additions: 228 + 170, leastChannels: 64 },
 ];
 
 /**

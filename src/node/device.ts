@@ -12,6 +12,7 @@ import {
   type SoftwareDriver,
   systemLoader,
 } from './vulkan.ts';
+import { sleepWhileWaiting } from './waiting.ts';
 
 export interface NodeDevice {
   readonly device: GPUDevice;
@@ -132,7 +133,9 @@ async function tryAdapter(dawn: Dawn, attempt: Attempt, choice: string, seen: st
   if (description.software !== attempt.software) return null;
   if (byName && options.length === 0 && !matches(description, choice)) return null;
   kept.push(gpu);
-  return { device: await deviceOf(adapter), adapter: description, source: attempt.source };
+  const device = await deviceOf(adapter);
+  if (description.software) sleepWhileWaiting(device);
+  return { device, adapter: description, source: attempt.source };
 }
 
 const matches = ({ name, vendor, architecture }: AdapterDescription, part: string): boolean =>

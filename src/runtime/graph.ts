@@ -16,6 +16,7 @@ import {
   type Tensor,
   type Uniform,
 } from './resources.ts';
+import { select } from './selection.ts';
 import type { KernelCall, Shader, ShaderInterface } from './shader.ts';
 import type { Tuning } from './tuning.ts';
 import type { Accuracy, Choice, ForcedVariants } from './variants.ts';
@@ -32,7 +33,7 @@ export interface Target {
   readonly accuracy?: Accuracy | undefined;
   /** Variants forced for kinds of operations, wherever they fit. */
   readonly variants?: ForcedVariants | undefined;
-  /** What is known of the fastest variants; without it they are taken by their cost. */
+  /** What is known of the variants' times; without it they are taken by their cost. */
   readonly tuning?: Tuning | undefined;
 }
 
@@ -83,6 +84,7 @@ export class Graph {
   readonly uniforms: Uniform[] = [];
   #ids = 0;
   #layer = '';
+  #selected: { readonly state: string; readonly names: ReadonlyMap<string, string> } | null = null;
 
   constructor(target: Target) {
     this.target = target;
@@ -126,6 +128,15 @@ export class Graph {
 
   append(operation: Operation): void {
     this.operations.push({ ...operation, layer: this.#layer });
+  }
+
+  /** The variants that the operations so far take, by what is known of their times (selection.ts). */
+  get selected(): ReadonlyMap<string, string> {
+    const { tuning } = this.target;
+    if (!tuning) return new Map();
+    const state = `${this.operations.length} ${tuning.revision}`;
+    if (this.#selected?.state !== state) this.#selected = { state, names: select(this.operations, tuning) };
+    return this.#selected.names;
   }
 
   /** Runs `body`; what it appends, and the gradients of that, belong to layer `name` of the current layer. */

@@ -106,6 +106,11 @@ export class Pipelines {
     return this.#compiled.size;
   }
 
+  /** Whether the pipeline of a key was compiled, or is being compiled. */
+  has(key: string): boolean {
+    return this.#compiled.has(key);
+  }
+
   get(call: KernelCall): Promise<CompiledKernel> {
     const key = pipelineKey(call);
     let compiled = this.#compiled.get(key);

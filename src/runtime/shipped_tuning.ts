@@ -1,5 +1,5 @@
 /**
- * @file Tables of fastest variants made beforehand, and where a browser keeps those it measures itself.
+ * @file Tables of measured variants made beforehand, and where a browser keeps those it measures itself.
  *
  * A table is what `pilotwave tune --json` writes. A software adapter is always served by one; a GPU begins with one and
  * measures what it does not hold.
@@ -14,10 +14,10 @@ const TABLES: readonly { readonly adapter: RegExp; readonly table: TuningTable }
   { adapter: /llvmpipe/i, table: llvmpipe },
 ];
 
-/** The table for an adapter, or an empty one. */
-export function shippedTable({ vendor, architecture, device, description }: GPUAdapterInfo): TuningTable {
+/** The table for an adapter; undefined if none was made. */
+export function shippedTable({ vendor, architecture, device, description }: GPUAdapterInfo): TuningTable | undefined {
   const name = [vendor, architecture, device, description].join(' ');
-  return TABLES.find(({ adapter }) => adapter.test(name))?.table ?? {};
+  return TABLES.find(({ adapter }) => adapter.test(name))?.table;
 }
 
 const PREFIX = 'pilotwave tuning ';

@@ -1,9 +1,9 @@
 /**
- * @file Measures which variants are fastest on this adapter, for the shapes of a graph that nobody measured yet.
+ * @file Measures how long variants take on this adapter, and their pipelines to compile, for the shapes of a graph that nobody
+ * measured yet. What is taken by that is settled in selection.ts.
  *
- * The heaviest shapes come first, and all of it ends with a budget of time: what was not reached takes the choice of the
- * nearest shape. Variants of a shape are timed in turns; one that does not compile, or loses clearly, is left out. A faster
- * one must make up for the time that its pipelines take to compile, which every visit pays.
+ * The heaviest shapes come first, and all of it ends with a budget of time: what was not reached takes the times of the
+ * nearest shape. Variants of a shape are timed in turns; one that does not compile, or loses clearly, is left out.
  */
 import type { Runtime } from './device.ts';
 import type { Graph } from './graph.ts';
@@ -23,9 +23,8 @@ export interface TunerOptions {
   readonly onShape?: ((result: TunedShape) => void) | undefined;
 }
 
-/** What was measured for a shape: milliseconds of each variant, the fastest first, and which is taken from now on. */
+/** What was measured for a shape: milliseconds of each variant, the fastest first. */
 export interface TunedShape {
-  readonly winner: string;
   readonly choice: Pick<Choice, 'kind' | 'form' | 'sizes'>;
   readonly times: readonly { readonly name: string; readonly ms: number }[];
 }
@@ -39,12 +38,6 @@ const BATCH_MS = { 'timestamp queries': 4, 'wall clock': 20 } as const;
 const ROUNDS = 5;
 const HOPELESS = 1.5;
 
-/** Steps of a visit, which share what was compiled for it: a DDIM run of the usual length. */
-const STEPS = 25;
-
-/** A variant that takes so many times as long as the fastest is near it: its pipelines may make up for that. */
-const NEAR = 1.25;
-
 /** Buffers for the measured calls may take this much. */
 const MAX_BYTES = 1 << 30;
 
@@ -52,10 +45,6 @@ export class Tuner {
   readonly tuning: Tuning;
   readonly #runtime: Runtime;
   readonly #options: TunerOptions;
-  /** Keys of the pipelines that choices made so far need. */
-  readonly #needed = new Set<string>();
-  /** Milliseconds that pipelines took to compile, by their keys. */
-  readonly #compiled = new Map<string, number>();
   #restored: Promise<void> | null = null;
   #running: Promise<void> = Promise.resolve();
 
@@ -85,23 +74,17 @@ export class Tuner {
     const { budgetMs = TUNING_BUDGET_MS, store } = this.#options;
     const open = unknown(graph, this.tuning);
     if (open.length === 0 || budgetMs <= 0) return;
-    for (const { choice } of graph.operations) {
-      if (!choice || !this.tuning.has(choice)) continue;
-      for (const call of choice.chosen().lower()) this.#needed.add(pipelineKey(call));
-    }
     const until = performance.now() + budgetMs;
     const clock = new Clock(this.#runtime.device);
     let learned = false;
     try {
-      for (const { choice, candidates, count } of open) {
+      for (const { choice, candidates } of open) {
         signal?.throwIfAborted();
         const times = await this.#race(clock, candidates, signal);
-        const winner = best(times, count, this.#needed);
-        if (!winner) continue;
-        for (const { key } of winner.pipelines) this.#needed.add(key);
-        this.tuning.learn(choice, winner.name);
+        if (times.length === 0) continue;
+        this.tuning.learn(choice, Object.fromEntries(times.map(({ name, ms }) => [name, ms])));
         learned = true;
-        this.#options.onShape?.({ choice, winner: winner.name, times: times.map(({ name, ms }) => ({ name, ms })) });
+        this.#options.onShape?.({ choice, times });
         if (performance.now() >= until) break;
       }
     } finally {
@@ -120,16 +103,16 @@ export class Tuner {
     clock: Clock,
     candidates: readonly Candidate[],
     signal: AbortSignal | undefined,
-  ): Promise<readonly Timed[]> {
-    const stage = new Stage(this.#runtime, this.#compiled);
+  ): Promise<TunedShape['times']> {
+    const stage = new Stage(this.#runtime, this.tuning);
     try {
-      const tasks: Staged[] = [];
+      const tasks: Task[] = [];
       for (const candidate of candidates) {
         const task = await stage.task(candidate);
         if (task) tasks.push(task);
       }
       const batchMs = BATCH_MS[clock.kind];
-      const timed = (list: readonly Staged[], rounds: number) =>
+      const timed = (list: readonly Task[], rounds: number) =>
         measure(clock, list, { batchMs, rounds, signal }).then((timings) =>
           timings.map(({ least }, i) => ({ task: list[i]!, ms: least })).sort((a, b) => a.ms - b.ms),
         );
@@ -137,35 +120,11 @@ export class Tuner {
       const hopeful = first.filter(({ ms }) => ms <= HOPELESS * first[0]!.ms).map(({ task }) => task);
       const last = hopeful.length > 1 ? await timed(hopeful, ROUNDS) : first.slice(0, 1);
       const rest = first.filter(({ task }) => !last.some((entry) => entry.task === task));
-      return [...last, ...rest].map(({ task: { name, pipelines }, ms }) => ({ name, pipelines, ms }));
+      return [...last, ...rest].map(({ task: { name }, ms }) => ({ name, ms }));
     } finally {
       stage.dispose();
     }
   }
-}
-
-/** A variant that was timed. */
-export interface Timed {
-  readonly name: string;
-  /** Of one call. */
-  readonly ms: number;
-  readonly pipelines: readonly { readonly key: string; readonly compileMs: number }[];
-}
-
-/**
- * The variant with which a visit takes least time: its steps, and what is compiled for it before the first one. None that is
- * far from the fastest, since a choice also serves shapes near by.
- *
- * @param count calls a step
- * @param needed keys of pipelines that are compiled in any case
- */
-export function best(times: readonly Timed[], count: number, needed: ReadonlySet<string>): Timed | undefined {
-  const visit = ({ ms, pipelines }: Timed) => {
-    const open = new Map(pipelines.filter(({ key }) => !needed.has(key)).map(({ key, compileMs }) => [key, compileMs]));
-    return STEPS * count * ms + [...open.values()].reduce((sum, compileMs) => sum + compileMs, 0);
-  };
-  const fastest = Math.min(...times.map(({ ms }) => ms));
-  return times.filter(({ ms }) => ms <= NEAR * fastest).sort((a, b) => visit(a) - visit(b))[0];
 }
 
 /** Shapes with more than one candidate that were not measured, those with most work in the graph first. */
@@ -184,25 +143,22 @@ function unknown(graph: Graph, tuning: Tuning) {
     .sort((a, b) => b.work - a.work);
 }
 
-/** A candidate that is ready to be timed. */
-type Staged = Task & Pick<Timed, 'pipelines'>;
-
 /** Buffers of zeros in the place of tensors and weights: how long a kernel takes does not depend on values. */
 class Stage {
   readonly #runtime: Runtime;
-  readonly #compiled: Map<string, number>;
+  readonly #tuning: Tuning;
   readonly #buffers = new Map<Resource, GPUBuffer>();
   readonly #sizes: GPUBuffer[] = [];
   #bytes = 0;
 
-  /** @param compiled gets the time that each pipeline takes to compile */
-  constructor(runtime: Runtime, compiled: Map<string, number>) {
+  /** @param tuning gets the time that each pipeline takes to compile */
+  constructor(runtime: Runtime, tuning: Tuning) {
     this.#runtime = runtime;
-    this.#compiled = compiled;
+    this.#tuning = tuning;
   }
 
   /** The candidate's dispatches, ready to be recorded; null if it does not work on this device. */
-  async task({ name, lower }: Candidate): Promise<Staged | null> {
+  async task({ name, lower }: Candidate): Promise<Task | null> {
     const { limits } = this.#runtime;
     const calls = lower();
     const resources = new Set(calls.flatMap(({ bind }) => Object.values(bind)));
@@ -227,8 +183,7 @@ class Stage {
           pass.dispatchWorkgroups(...grid);
         }
       };
-      const pipelines = calls.map(pipelineKey).map((key) => ({ key, compileMs: this.#compiled.get(key)! }));
-      return { name, encode, pipelines };
+      return { name, encode };
     } catch (error) {
       this.#runtime.assertAlive();
       console.warn(`${name} is left out: ${error instanceof Error ? error.message : error}`);
@@ -238,10 +193,12 @@ class Stage {
 
   /** One after another, so that each is timed by itself. */
   async #compile(call: KernelCall): Promise<CompiledKernel> {
-    const before = performance.now();
-    const kernel = await this.#runtime.pipelines.get(call);
+    const { pipelines } = this.#runtime;
     const key = pipelineKey(call);
-    if (!this.#compiled.has(key)) this.#compiled.set(key, performance.now() - before);
+    if (pipelines.has(key)) return pipelines.get(call);
+    const before = performance.now();
+    const kernel = await pipelines.get(call);
+    this.#tuning.learnCompilation(key, performance.now() - before);
     return kernel;
   }
 

@@ -1,17 +1,25 @@
 /**
- * @file What is known of the fastest variants on an adapter: measured here, kept from an earlier visit, or shipped.
+ * @file What is known of the variants' times on an adapter: measured here, kept from an earlier visit, or shipped.
  *
- * Shapes that nobody measured take the choice of the nearest one that somebody did, so that a table of some dozen shapes
- * serves models it has never seen.
+ * Shapes that nobody measured take the times of the nearest one that somebody did, so that a table of some dozen shapes
+ * serves models it has never seen. Which variants a graph takes by all this: selection.ts.
  */
-import type { CallShape, Candidate, Choice, Kind } from './variants.ts';
+import type { Choice, Kind } from './variants.ts';
 
-/** The fastest variant by `form`, then by sizes: `{ "3x3 stride 1 f32": { "1 32 32 64 64": "registers 16x2" } }`. */
-export type Winners = Readonly<Record<string, Readonly<Record<string, string>>>>;
-export type TuningTable = Readonly<Partial<Record<Kind, Winners>>>;
+/** Milliseconds by name of a variant. */
+export type Times = Readonly<Record<string, number>>;
+
+/** By `form`, then by sizes: `{ "3x3 stride 1": { "1 32 32 64 64": { "registers 16x2": 16.1 } } }`. */
+export type TimesByShape = Readonly<Record<string, Readonly<Record<string, Times>>>>;
+
+export interface TuningTable {
+  readonly times: Readonly<Partial<Record<Kind, TimesByShape>>>;
+  /** Milliseconds that pipelines took to compile, one at a time, by their keys. */
+  readonly compilation: Times;
+}
 
 /** Results of another version mean nothing: to be raised when kernels or their tiles change. */
-const TUNING_VERSION = 3;
+const TUNING_VERSION = 4;
 
 /** Keeps measured tables between visits; a text an adapter. What it cannot keep is measured again. */
 export interface TuningStore {
@@ -22,58 +30,97 @@ export interface TuningStore {
 /** Shapes whose sizes differ by more than this in all, in doublings, say nothing about each other. */
 const FAR = 4;
 
+/** A variant that takes so many times as long as the fastest is never taken, so its time is not kept. */
+const HOPELESS = 2;
+
 interface Entry {
   readonly sizes: readonly number[];
-  readonly winner: string;
+  readonly times: Times;
 }
+
+type Shape = Pick<Choice, 'kind' | 'form' | 'sizes'>;
 
 const distance = (a: readonly number[], b: readonly number[]): number =>
   a.reduce((sum, size, i) => sum + Math.abs(Math.log2(size / b[i]!)), 0);
 
+const product = (sizes: readonly number[]): number => sizes.reduce((a, b) => a * b, 1);
+
 export class Tuning {
   readonly #entries = new Map<string, Map<string, Entry>>();
+  readonly #compilation = new Map<string, number>();
+  #revision = 0;
   /** What was measured on this adapter, and is worth keeping. */
-  readonly #measured: Partial<Record<Kind, Record<string, Record<string, string>>>> = {};
+  readonly #measured: {
+    times: Partial<Record<Kind, Record<string, Record<string, Times>>>>;
+    compilation: Record<string, number>;
+  } = { times: {}, compilation: {} };
 
   /** @param shipped a table made beforehand, for adapters of the same kind */
-  constructor(shipped: TuningTable = {}) {
-    each(shipped, (kind, shape, winner) => this.#enter(kind, shape, winner));
+  constructor(shipped: TuningTable = { times: {}, compilation: {} }) {
+    each(shipped, (shape, times) => this.#enter(shape, times));
+    for (const [key, ms] of Object.entries(shipped.compilation)) this.#compilation.set(key, ms);
   }
 
-  #enter(kind: Kind, { form, sizes }: CallShape, winner: string): void {
+  /** Another number whenever more is known. */
+  get revision(): number {
+    return this.#revision;
+  }
+
+  #enter({ kind, form, sizes }: Shape, times: Times): void {
+    this.#revision++;
     const key = `${kind} ${form}`;
     let entries = this.#entries.get(key);
     if (!entries) {
       entries = new Map();
       this.#entries.set(key, entries);
     }
-    entries.set(sizes.join(' '), { sizes, winner });
+    entries.set(sizes.join(' '), { sizes, times });
   }
 
   /** Whether this very shape was measured on this adapter. */
-  has({ kind, form, sizes }: Pick<Choice, 'kind' | 'form' | 'sizes'>): boolean {
-    return this.#measured[kind]?.[form]?.[sizes.join(' ')] !== undefined;
+  has({ kind, form, sizes }: Shape): boolean {
+    return this.#measured.times[kind]?.[form]?.[sizes.join(' ')] !== undefined;
   }
 
-  learn({ kind, form, sizes }: Pick<Choice, 'kind' | 'form' | 'sizes'>, winner: string): void {
-    this.#enter(kind, { form, sizes }, winner);
-    this.#measured[kind] ??= {};
-    this.#measured[kind][form] ??= {};
-    this.#measured[kind][form][sizes.join(' ')] = winner;
+  /** Takes in the measured times of a shape's variants. */
+  learn(shape: Shape, times: Times): void {
+    const limit = HOPELESS * Math.min(...Object.values(times));
+    const kept = Object.fromEntries(Object.entries(times).filter(([, ms]) => ms <= limit));
+    this.#enter(shape, kept);
+    const { kind, form, sizes } = shape;
+    const { times: measured } = this.#measured;
+    measured[kind] ??= {};
+    measured[kind][form] ??= {};
+    measured[kind][form][sizes.join(' ')] = kept;
   }
 
-  /** The candidate that was fastest for this shape, or for the nearest one known; undefined if none is near. */
-  choose(
-    { kind, form, sizes }: Pick<Choice, 'kind' | 'form' | 'sizes'>,
-    candidates: readonly Candidate[],
-  ): Candidate | undefined {
-    let best: Candidate | undefined;
+  /** Takes in how long a pipeline took to compile. */
+  learnCompilation(key: string, ms: number): void {
+    this.#revision++;
+    this.#compilation.set(key, ms);
+    this.#measured.compilation[key] = ms;
+  }
+
+  /** Milliseconds that a pipeline takes to compile, if anybody measured it. */
+  compilationMs(key: string): number | undefined {
+    return this.#compilation.get(key);
+  }
+
+  /**
+   * Times of those of `names` that were measured for this shape, or for the nearest one known, then in proportion to the
+   * product of the sizes; undefined if none is near.
+   */
+  timesOf({ kind, form, sizes }: Shape, names: ReadonlySet<string>): ReadonlyMap<string, number> | undefined {
+    let best: ReadonlyMap<string, number> | undefined;
     let least = FAR;
     for (const entry of this.#entries.get(`${kind} ${form}`)?.values() ?? []) {
       const away = distance(entry.sizes, sizes);
       if (away >= least) continue;
-      const candidate = candidates.find(({ name }) => name === entry.winner);
-      if (candidate) [best, least] = [candidate, away];
+      const scale = product(sizes) / product(entry.sizes);
+      const times = Object.entries(entry.times).filter(([name]) => names.has(name));
+      if (times.length === 0) continue;
+      best = new Map(times.map(([name, ms]) => [name, ms * scale]));
+      least = away;
     }
     return best;
   }
@@ -85,7 +132,8 @@ export class Tuning {
 
   /** Takes in what was measured on this adapter before. */
   takeMeasured(table: TuningTable): void {
-    each(table, (kind, shape, winner) => this.learn({ kind, ...shape }, winner));
+    each(table, (shape, times) => this.learn(shape, times));
+    for (const [key, ms] of Object.entries(table.compilation)) this.learnCompilation(key, ms);
   }
 
   /** What was measured, for a store. */
@@ -107,11 +155,11 @@ export class Tuning {
   }
 }
 
-function each(table: TuningTable, take: (kind: Kind, shape: CallShape, winner: string) => void): void {
-  for (const [kind, forms] of Object.entries(table)) {
-    for (const [form, winners] of Object.entries(forms)) {
-      for (const [sizes, winner] of Object.entries(winners)) {
-        take(kind as Kind, { form, sizes: sizes.split(' ').map(Number) }, winner);
+function each(table: TuningTable, take: (shape: Shape, times: Times) => void): void {
+  for (const [kind, forms] of Object.entries(table.times)) {
+    for (const [form, shapes] of Object.entries(forms)) {
+      for (const [sizes, times] of Object.entries(shapes)) {
+        take({ kind: kind as Kind, form, sizes: sizes.split(' ').map(Number) }, times);
       }
     }
   }
@@ -120,15 +168,21 @@ function each(table: TuningTable, take: (kind: Kind, shape: CallShape, winner: s
 /** Whether a value has the form of a table: names that mean nothing here do no harm. */
 export const isTuningTable = (value: unknown): value is TuningTable =>
   isRecord(value) &&
-  Object.values(value).every(
-    (forms) =>
-      isRecord(forms) &&
-      Object.values(forms).every(
-        (winners) =>
-          isRecord(winners) &&
-          Object.entries(winners).every(([sizes, name]) => /^\d+( \d+)*$/.test(sizes) && typeof name === 'string'),
+  isTimes(value['compilation']) &&
+  isRecordOf(value['times'], (forms) =>
+    isRecordOf(forms, (shapes) =>
+      isRecordOf(
+        shapes,
+        (times, sizes) => /^\d+( \d+)*$/.test(sizes) && isTimes(times) && Object.keys(times).length > 0,
       ),
+    ),
   );
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
+
+const isRecordOf = (value: unknown, holds: (value: unknown, key: string) => boolean): boolean =>
+  isRecord(value) && Object.entries(value).every(([key, entry]) => holds(entry, key));
+
+const isTimes = (value: unknown): value is Times =>
+  isRecordOf(value, (ms) => typeof ms === 'number' && Number.isFinite(ms) && ms >= 0);

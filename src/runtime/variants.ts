@@ -2,11 +2,12 @@
  * @file Several ways to compute one operation, and which of them is taken.
  *
  * A layer describes its operation as a call of a `Family`. Each `Variant` of the family says whether it fits the call, what
- * it should cost, and which dispatches it needs. Which one is taken: the one that is forced; else the one that was
- * measured to be fastest, for this shape or the nearest one (tuning.ts); else the one that should cost least.
+ * it should cost, and which dispatches it needs. Which one is taken: the one that is forced; else one of those that were
+ * measured, for this shape or one near it, chosen for the whole graph (selection.ts); else the one that should cost least.
  */
 import { OptionError } from './errors.ts';
 import type { Graph, Operation, Target } from './graph.ts';
+import { choiceKey } from './selection.ts';
 import type { KernelCall } from './shader.ts';
 
 /**
@@ -108,11 +109,13 @@ export function variantsOf<Call>(graph: Graph, family: Family<Call>, call: Call)
   const chosen = () => {
     const list = candidates();
     const forced = list.find(({ name }) => named(name, target.variants?.[kind]));
-    const found = forced ?? target.tuning?.choose({ kind, ...shape }, list) ?? list[0];
+    const selected = graph.selected.get(choiceKey(choice, list));
+    const found = forced ?? list.find(({ name }) => name === selected) ?? list[0];
     if (!found) throw new Error(`no variant of ${kind} fits ${shape.form} ${shape.sizes.join(' x ')}`);
     return found;
   };
-  return { choice: { kind, ...shape, candidates, chosen }, lower: () => chosen().lower() };
+  const choice: Choice = { kind, ...shape, candidates, chosen };
+  return { choice, lower: () => chosen().lower() };
 }
 
 function candidatesOf<Call>(graph: Graph, { kind, variants }: Family<Call>, call: Call): Candidate[] {

@@ -408,7 +408,7 @@ export class Weights extends WeightShapes {
       bind: { blocks: null, transformed: null },
       sizes: channels,
       tiles: { TILE: winograd },
-      grid: lineGrid((winograd + 2) ** 2 * channels.OUT_QUADS * channels.IN_QUADS, 64),
+      grid: lineGrid((winograd + 2) * channels.OUT_QUADS * channels.IN_QUADS, 64),
       cost: { flops: 0, bytes: plain.size + place.size },
     });
     uploads.pack(transform, { blocks: plain, transformed: place });
