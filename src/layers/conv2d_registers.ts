@@ -21,6 +21,9 @@ import {
 /** Neighbours of a row, and quads of output channels. */
 const TILES: readonly RegisterTile[] = [4, 8, 16].flatMap((run) => [1, 2, 4].map((own) => ({ run, quads: own })));
 
+/** With nine taps unrolled, four quads take SwiftShader one to two seconds to compile, for a tenth of the time. */
+const CPU_QUADS = 2;
+
 /** Loads and multiply-adds of the innermost body: one row of taps and one quad of input channels. */
 const body = (kernel: number, stride: number, { run, quads: own }: RegisterTile) => ({
   loads: (run - 1) * stride + kernel + 4 * kernel * own,
@@ -34,7 +37,8 @@ export const forward: readonly Variant<ConvolutionCall>[] = TILES.map((tile) => 
 
   // At stride 2 the line is twice as long, and SwiftShader's compiler did not get through 16 pixels in two minutes, where
   // 8 take it half a second.
-  fits: (target, { stride, y }) => registerFits(target, tile, y.shape.w, quads(y.shape.c)) && tile.run * stride <= 16,
+  fits: (target, { stride, y }) =>
+    registerFits(target, tile, y.shape.w, quads(y.shape.c), CPU_QUADS) && tile.run * stride <= 16,
 
   cost: (target, { kernel, stride, x, y }) =>
     registerTileCost(target, tile, {
@@ -78,7 +82,8 @@ export const stridedGradient: readonly Variant<StridedGradientCall>[] = TILES.ma
   accuracy: () => 'float32',
   note: registerTileNote(tile),
 
-  fits: (target, { dx }) => registerFits(target, tile, Math.ceil(dx.shape.w / 2), quads(dx.shape.c)) && tile.run <= 8,
+  fits: (target, { dx }) =>
+    registerFits(target, tile, Math.ceil(dx.shape.w / 2), quads(dx.shape.c), CPU_QUADS) && tile.run <= 8,
 
   cost: (target, { kernel, dy, dx }) =>
     registerTileCost(target, tile, {

@@ -47,14 +47,12 @@ const WAYS: readonly Winograd[] = [
   { tile: 4, input: winogradInput4, output: winogradOutput4, additions: 228 + 170, leastChannels: 64 },
 ];
 
-/**
- * Tiles of a point, and quads of output channels, in the registers of an invocation of the products. Larger ones take
- * compilers seconds and were no faster on SwiftShader.
- */
+/** Tiles of a point, and quads of output channels, in the registers of an invocation of the products. */
 const REGISTERS: readonly RegisterTile[] = [
   { run: 8, quads: 1 },
   { run: 4, quads: 2 },
   { run: 8, quads: 2 },
+  { run: 8, quads: 4 },
 ];
 
 /** WebGPU's default limit of a storage binding: no tensor between the steps may be larger. */

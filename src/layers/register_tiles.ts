@@ -28,18 +28,25 @@ export const DISPATCH_COST = { cpu: 2e4, gpu: 100 * GPU_LANES } as const;
 /** More accumulators of vec4f than this leave a GPU's registers no room for a second wave. */
 const GPU_ACCUMULATORS = 16;
 
-/** On SwiftShader four quads took twice as long to compile as two, and brought nothing. */
-const CPU_QUADS = 2;
-
 /** Mesa’s LLVM takes seconds for more accumulators of several quads than this. */
 const SLOW_COMPILER_ACCUMULATORS = 8;
 
-/** Not a tile that is for the most part beyond the edge, nor one that the target cannot hold or compile. */
-export function registerFits(target: Target, { run, quads }: RegisterTile, columns: number, outQuads: number): boolean {
+/**
+ * Not a tile that is for the most part beyond the edge, nor one that the target cannot hold or compile.
+ *
+ * @param cpuQuads the most quads on a CPU adapter
+ */
+export function registerFits(
+  target: Target,
+  { run, quads }: RegisterTile,
+  columns: number,
+  outQuads: number,
+  cpuQuads = 4,
+): boolean {
   if ((run > 4 && run >= 2 * columns) || (quads > 1 && quads >= 2 * outQuads)) return false;
   const accumulators = run * quads;
   if (target.adapter === 'gpu') return accumulators <= 2 * GPU_ACCUMULATORS;
-  if (quads > CPU_QUADS) return false;
+  if (quads > cpuQuads) return false;
   return !target.slowCompiler || quads === 1 || accumulators <= SLOW_COMPILER_ACCUMULATORS;
 }
 

@@ -10,8 +10,11 @@ import { pipelineKey } from './pipelines.ts';
 import type { Tuning } from './tuning.ts';
 import type { Candidate, Choice } from './variants.ts';
 
-/** Steps of a visit, which share what was compiled for it: a DDIM run of the usual length. */
-const STEPS = 25;
+/**
+ * Steps in which a faster variant must make up for its compilation. A run has 25 or more, but nothing is seen before the
+ * first, and browsers compile at half the speed of Node, where tables are made.
+ */
+const STEPS = 10;
 
 /** Milliseconds that a pipeline is taken to compile for if nobody measured it. */
 const UNKNOWN_MS = 100;
