@@ -82,11 +82,11 @@ async function configOf(path: string): Promise<ModelConfig> {
   }
 }
 
-/** Three digits are more than a time is good for; a line a shape, so that a change can be read. */
+/** Two digits are as much as a time is good for; a line a shape, so that a change can be read. */
 function tableText(table: TuningTable): string {
   const text = JSON.stringify(
     table,
-    (_, value) => (typeof value === 'number' ? Number(value.toPrecision(3)) : value),
+    (_, value) => (typeof value === 'number' ? Number(value.toPrecision(2)) : value),
     1,
   );
   return `${text.replace(/\{\s*("[^{}]*?)\s*\}/g, (_, inner: string) => `{ ${inner.replace(/\s*\n\s*/g, ' ')} }`)}\n`;

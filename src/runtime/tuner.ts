@@ -11,7 +11,7 @@ import { Clock, measure, type Task } from './measure.ts';
 import { type Binding, bindGroup, type CompiledKernel, pipelineKey, sizesBuffer } from './pipelines.ts';
 import type { Resource } from './resources.ts';
 import type { KernelCall } from './shader.ts';
-import type { Tuning, TuningStore } from './tuning.ts';
+import { hopeful, type Times, type Tuning, type TuningStore } from './tuning.ts';
 import type { Candidate, Choice } from './variants.ts';
 
 export interface TunerOptions {
@@ -45,6 +45,8 @@ export class Tuner {
   readonly tuning: Tuning;
   readonly #runtime: Runtime;
   readonly #options: TunerOptions;
+  /** Milliseconds that pipelines took to compile here, by their keys. */
+  readonly #compiled = new Map<string, number>();
   #restored: Promise<void> | null = null;
   #running: Promise<void> = Promise.resolve();
 
@@ -82,7 +84,10 @@ export class Tuner {
         signal?.throwIfAborted();
         const times = await this.#race(clock, candidates, signal);
         if (times.length === 0) continue;
-        this.tuning.learn(choice, Object.fromEntries(times.map(({ name, ms }) => [name, ms])));
+        const byName: Times = Object.fromEntries(times.map(({ name, ms }) => [name, ms]));
+        this.tuning.learn(choice, byName);
+        const kept = hopeful(byName);
+        for (const { name, lower } of candidates) if (name in kept) this.#learnCompilation(lower());
         learned = true;
         this.#options.onShape?.({ choice, times });
         if (performance.now() >= until) break;
@@ -91,6 +96,13 @@ export class Tuner {
       clock.dispose();
     }
     if (learned) await store?.write(this.adapterKey, this.tuning.text());
+  }
+
+  #learnCompilation(calls: readonly KernelCall[]): void {
+    for (const key of calls.map(pipelineKey)) {
+      const ms = this.#compiled.get(key);
+      if (ms !== undefined) this.tuning.learnCompilation(key, ms);
+    }
   }
 
   async #restore(): Promise<void> {
@@ -104,7 +116,7 @@ export class Tuner {
     candidates: readonly Candidate[],
     signal: AbortSignal | undefined,
   ): Promise<TunedShape['times']> {
-    const stage = new Stage(this.#runtime, this.tuning);
+    const stage = new Stage(this.#runtime, this.#compiled);
     try {
       const tasks: Task[] = [];
       for (const candidate of candidates) {
@@ -117,8 +129,8 @@ export class Tuner {
           timings.map(({ least }, i) => ({ task: list[i]!, ms: least })).sort((a, b) => a.ms - b.ms),
         );
       const first = await timed(tasks, 1);
-      const hopeful = first.filter(({ ms }) => ms <= HOPELESS * first[0]!.ms).map(({ task }) => task);
-      const last = hopeful.length > 1 ? await timed(hopeful, ROUNDS) : first.slice(0, 1);
+      const remaining = first.filter(({ ms }) => ms <= HOPELESS * first[0]!.ms).map(({ task }) => task);
+      const last = remaining.length > 1 ? await timed(remaining, ROUNDS) : first.slice(0, 1);
       const rest = first.filter(({ task }) => !last.some((entry) => entry.task === task));
       return [...last, ...rest].map(({ task: { name }, ms }) => ({ name, ms }));
     } finally {
@@ -146,15 +158,15 @@ function unknown(graph: Graph, tuning: Tuning) {
 /** Buffers of zeros in the place of tensors and weights: how long a kernel takes does not depend on values. */
 class Stage {
   readonly #runtime: Runtime;
-  readonly #tuning: Tuning;
+  readonly #compiled: Map<string, number>;
   readonly #buffers = new Map<Resource, GPUBuffer>();
   readonly #sizes: GPUBuffer[] = [];
   #bytes = 0;
 
-  /** @param tuning gets the time that each pipeline takes to compile */
-  constructor(runtime: Runtime, tuning: Tuning) {
+  /** @param compiled gets the time that each pipeline takes to compile */
+  constructor(runtime: Runtime, compiled: Map<string, number>) {
     this.#runtime = runtime;
-    this.#tuning = tuning;
+    this.#compiled = compiled;
   }
 
   /** The candidate's dispatches, ready to be recorded; null if it does not work on this device. */
@@ -198,7 +210,7 @@ class Stage {
     if (pipelines.has(key)) return pipelines.get(call);
     const before = performance.now();
     const kernel = await pipelines.get(call);
-    this.#tuning.learnCompilation(key, performance.now() - before);
+    this.#compiled.set(key, performance.now() - before);
     return kernel;
   }
 

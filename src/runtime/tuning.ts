@@ -30,8 +30,14 @@ export interface TuningStore {
 /** Shapes whose sizes differ by more than this in all, in doublings, say nothing about each other. */
 const FAR = 4;
 
-/** A variant that takes so many times as long as the fastest is never taken, so its time is not kept. */
-const HOPELESS = 2;
+/** A variant that takes more times as long as the fastest than this is never taken, so nothing is kept of it. */
+const HOPELESS = 1.5;
+
+/** Of times by name, those that are worth keeping. */
+export function hopeful(times: Times): Times {
+  const limit = HOPELESS * Math.min(...Object.values(times));
+  return Object.fromEntries(Object.entries(times).filter(([, ms]) => ms <= limit));
+}
 
 interface Entry {
   readonly sizes: readonly number[];
@@ -84,8 +90,7 @@ export class Tuning {
 
   /** Takes in the measured times of a shape's variants. */
   learn(shape: Shape, times: Times): void {
-    const limit = HOPELESS * Math.min(...Object.values(times));
-    const kept = Object.fromEntries(Object.entries(times).filter(([, ms]) => ms <= limit));
+    const kept = hopeful(times);
     this.#enter(shape, kept);
     const { kind, form, sizes } = shape;
     const { times: measured } = this.#measured;
