@@ -66,8 +66,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   for (var k = 0u; k < 36u; k++) {
     sums[k] = vec4f();
   }
-  var rows: array<u32, 6>; // where each row begins, and whether it is inside of the image
-  var within: array<bool, 6>;
+  var rows: array<u32, 6>; // where each row begins, in pixels
+  var within: array<bool, 6>; // whether it is inside of the image
   for (var i = 0u; i < 6u; i++) {
     let iy = iy_first + i32(i);
     rows[i] = (image + u32(clamp(iy, 0, i32(HEIGHT) - 1))) * WIDTH;

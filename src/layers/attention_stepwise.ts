@@ -52,16 +52,15 @@ const common = ({ tokens, queries, heads, headQuads, images }: AttentionCall) =>
 interface Tile {
   readonly run: number;
   readonly quads: number;
-  /** What it should cost on a CPU, beside the way without scores, and with a compiler that takes seconds for a large one. */
+  /** What it should cost on a CPU, where the way without scores costs 1. */
   readonly cost: number;
-  readonly costOfSlowCompiler: number;
 }
 
 const TILES: readonly Tile[] = [
-  { run: 16, quads: 4, cost: 0.6, costOfSlowCompiler: 0.9 },
-  { run: 8, quads: 4, cost: 0.5, costOfSlowCompiler: 0.8 },
-  { run: 8, quads: 2, cost: 0.7, costOfSlowCompiler: 0.7 },
-  { run: 4, quads: 2, cost: 0.8, costOfSlowCompiler: 0.5 },
+  { run: 16, quads: 4, cost: 0.6 },
+  { run: 8, quads: 4, cost: 0.5 },
+  { run: 8, quads: 2, cost: 0.7 },
+  { run: 4, quads: 2, cost: 0.8 },
 ];
 
 /** Invocations of a workgroup: with large tiles there are so few that one of 64 would leave a CPU's cores idle. */
@@ -69,6 +68,12 @@ const THREADS = 8;
 
 /** Scores larger than this are not stored. */
 const MAX_SCORE_BYTES = 64 * 2 ** 20;
+
+/** More sums of vec4f than this leave a GPU's registers no room. */
+const GPU_SUMS = 32;
+
+/** With 64 sums the two kernels take lavapipe 6.7 s at their first dispatch, with 8 they take 0.9 s. */
+const SLOW_COMPILER_SUMS = 16;
 
 /** Below so many tokens one dispatch is worth more than large tiles. */
 const FEW_TOKENS = 16;
@@ -171,13 +176,15 @@ function mixTransposed(tile: Tile, call: AttentionCall, scores: Tensor, a: Rows,
 export const stepwise: readonly AttentionWay[] = TILES.map((tile) => ({
   name: `stepwise ${tile.run}x${tile.quads}`,
   note: 'large tiles over stored scores: for CPU adapters',
-  fits: (_target, call) => scoreBytes(call) <= MAX_SCORE_BYTES,
+  fits: ({ adapter, slowCompiler }, call) =>
+    scoreBytes(call) <= MAX_SCORE_BYTES &&
+    (tile.run <= 4 || tile.run < 2 * call.queries) &&
+    tile.run * tile.quads <=
+      (adapter === 'gpu' ? GPU_SUMS : slowCompiler ? SLOW_COMPILER_SUMS : Number.POSITIVE_INFINITY),
 
   // On a CPU loads are dear and memory is there; on a GPU it is the other way round.
-  cost: ({ adapter, slowCompiler }, { queries, tokens }) => {
-    const cost = slowCompiler ? tile.costOfSlowCompiler : tile.cost;
-    return adapter === 'cpu' && queries > 1 && tokens >= FEW_TOKENS ? cost : 1 + cost;
-  },
+  cost: ({ adapter }, { queries, tokens }) =>
+    adapter === 'cpu' && queries > 1 && tokens >= FEW_TOKENS ? tile.cost : 1 + tile.cost,
 
   forward(graph, call) {
     const { qkv, out, lse } = call;

@@ -9,6 +9,7 @@
 import type { Activation, Shape } from '../runtime/resources.ts';
 import type { Cost } from '../runtime/shader.ts';
 import { type Family, variantsOf } from '../runtime/variants.ts';
+import { formatNote } from '../runtime/weight_formats.ts';
 import type { ChannelMap, MatrixOptions } from '../runtime/weights.ts';
 import type { Builder, Parameter } from './builder.ts';
 import * as registers from './conv2d_registers.ts';
@@ -95,8 +96,8 @@ export function forward(
 const CONVOLUTIONS: Family<ConvolutionCall> = {
   kind: 'conv2d',
   variants: [...registers.forward, ...winograd, ...workgroupVariants(stagedConvolution)],
-  shape: ({ kernel, stride, x, y }) => ({
-    form: `${kernel}x${kernel} stride ${stride}`,
+  shape: ({ kernel, stride, x, y, weights }) => ({
+    form: `${kernel}x${kernel} stride ${stride}${formatNote(weights())}`,
     sizes: [y.shape.n, y.shape.h, y.shape.w, x.shape.c, y.shape.c],
   }),
 };
@@ -104,8 +105,8 @@ const CONVOLUTIONS: Family<ConvolutionCall> = {
 const STRIDED_GRADIENTS: Family<StridedGradientCall> = {
   kind: 'conv2d_gradient_strided',
   variants: registers.stridedGradient,
-  shape: ({ kernel, dy, dx }) => ({
-    form: `${kernel}x${kernel}`,
+  shape: ({ kernel, dy, dx, weights }) => ({
+    form: `${kernel}x${kernel}${formatNote(weights())}`,
     sizes: [dx.shape.n, dx.shape.h, dx.shape.w, dy.shape.c, dx.shape.c],
   }),
 };

@@ -36,15 +36,21 @@ interface Winograd {
   readonly tile: WinogradTile;
   readonly input: typeof winogradInput2;
   readonly output: typeof winogradOutput2;
-  /** Additions of vec4f in the two transforms of a tile. */
-  readonly additions: number;
+  /** Additions of vec4f in the transforms of a tile, there and back. */
+  readonly additions: { readonly input: number; readonly output: number };
   /** Input channels from which it counts as float32. */
   readonly leastChannels: number;
 }
 
 const WAYS: readonly Winograd[] = [
-  { tile: 2, input: winogradInput2, output: winogradOutput2, additions: 32 + 24, leastChannels: 1 },
-  { tile: 4, input: winogradInput4, output: winogradOutput4, additions: 228 + 170, leastChannels: 64 },
+  { tile: 2, input: winogradInput2, output: winogradOutput2, additions: { input: 32, output: 24 }, leastChannels: 1 },
+  {
+    tile: 4,
+    input: winogradInput4,
+    output: winogradOutput4,
+    additions: { input: 330, output: 198 },
+    leastChannels: 64,
+  },
 ];
 
 /** Tiles of a point, and quads of output channels, in the registers of an invocation of the products. */
@@ -106,7 +112,8 @@ function variant(way: Winograd, registers: RegisterTile): Variant<ConvolutionCal
     cost: (target, call) => {
       const { points, tiles, inQuads, outQuads } = tilesOf(way, call);
       const moved = points * (inQuads + outQuads) + (tile + 2) ** 2 * inQuads + tile ** 2 * outQuads;
-      const transforms = tiles * (loadCost(target) * moved + (way.additions * (inQuads + outQuads)) / 2);
+      const transforms =
+        tiles * (loadCost(target) * moved + way.additions.input * inQuads + way.additions.output * outQuads);
       const products = registerTileCost(target, registers, {
         rows: points,
         columns: tiles,
@@ -131,7 +138,7 @@ function variant(way: Winograd, registers: RegisterTile): Variant<ConvolutionCal
           bind: { x, v },
           sizes: { ...place, QUADS: inQuads },
           grid: lineGrid(tiles * inQuads, 64),
-          cost: { flops: 4 * tiles * inQuads * way.additions, bytes: activationBytes(x.shape) + v.bytes },
+          cost: { flops: 4 * tiles * inQuads * way.additions.input, bytes: activationBytes(x.shape) + v.bytes },
         }),
         kernelCall(winogradProducts, {
           bind: { v, weights: transformed, m },
@@ -148,7 +155,7 @@ function variant(way: Winograd, registers: RegisterTile): Variant<ConvolutionCal
           bind: { m, bias, residual, y },
           sizes: { ...place, QUADS: outQuads, BIAS: Number(bias !== null), RESIDUAL: Number(residual !== null) },
           grid: lineGrid(tiles * outQuads, 64),
-          cost: { flops: 4 * tiles * outQuads * way.additions, bytes: m.bytes + activationBytes(y.shape) },
+          cost: { flops: 4 * tiles * outQuads * way.additions.output, bytes: m.bytes + activationBytes(y.shape) },
         }),
       ];
     },

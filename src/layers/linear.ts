@@ -8,6 +8,7 @@
 import { type Activation, activationBytes, pixels } from '../runtime/resources.ts';
 import type { Cost } from '../runtime/shader.ts';
 import { type Family, variantsOf } from '../runtime/variants.ts';
+import { formatNote } from '../runtime/weight_formats.ts';
 import type { ChannelMap, MatrixOptions } from '../runtime/weights.ts';
 import type { Builder, Parameter } from './builder.ts';
 import { lanes } from './linear_lanes.ts';
@@ -83,7 +84,10 @@ export function forward(
 const PRODUCTS: Family<ProductCall> = {
   kind: 'linear',
   variants: [...registers, ...lanes, ...shared, ...workgroupVariants(stagedProduct)],
-  shape: ({ x, y }) => ({ form: 'product', sizes: [pixels(x.shape), x.shape.c, y.shape.c] }),
+  shape: ({ x, y, weights }) => ({
+    form: `product${formatNote(weights())}`,
+    sizes: [pixels(x.shape), x.shape.c, y.shape.c],
+  }),
 };
 
 /** Floating-point operations and bytes of one forward pass; the input gradient costs the same. */

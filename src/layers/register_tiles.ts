@@ -41,7 +41,7 @@ export function registerFits(
   { run, quads }: RegisterTile,
   columns: number,
   outQuads: number,
-  cpuQuads = 4,
+  cpuQuads = Number.POSITIVE_INFINITY,
 ): boolean {
   if ((run > 4 && run >= 2 * columns) || (quads > 1 && quads >= 2 * outQuads)) return false;
   const accumulators = run * quads;

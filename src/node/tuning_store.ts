@@ -1,5 +1,5 @@
 /**
- * @file Where measured choices of kernels are kept in Node: a file an adapter in the user's cache folder.
+ * @file Where measured times of kernels are kept in Node: a file an adapter in the user's cache folder.
  */
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';

@@ -26,16 +26,19 @@ function turn(): void {
   }
   const waited = performance.now() - since;
   if (waited > AWAKE_MS) Atomics.wait(never, 0, 0, Math.min(MAX_SLEEP_MS, Math.max(MIN_SLEEP_MS, SHARE * waited)));
-  setImmediate(turn);
+  setImmediate(turn).unref();
 }
 
 function sleepingUntilDone<T>(promise: Promise<T>): Promise<T> {
   if (open++ === 0) since = performance.now();
   if (!turning) {
     turning = true;
-    setImmediate(turn);
+    setImmediate(turn).unref();
   }
-  return promise.finally(() => open--);
+  return promise.finally(() => {
+    open--;
+    since = performance.now(); // the device is at work: others that are open need not wait for much longer
+  });
 }
 
 /** Makes the promises of a device that are fulfilled when work is done sleep meanwhile. */

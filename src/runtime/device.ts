@@ -83,7 +83,7 @@ export interface RuntimeOptions {
   /** The least exact variants that may be taken; `float32` by default, which no shortcut is less exact than. */
   readonly accuracy?: Accuracy;
   /**
-   * How the fastest variants are found. On a GPU they are measured, for two seconds at most a plan, and kept; on a software
+   * How variants are chosen. On a GPU they are measured, for two seconds at most a plan, and kept; on a software
    * adapter a shipped table serves, unless `software` asks for measuring there too.
    */
   readonly tuning?: 'off' | (TunerOptions & { readonly software?: boolean });

@@ -8,13 +8,14 @@
 import type { ListedOperation } from './graph.ts';
 import { pipelineKey } from './pipelines.ts';
 import type { Tuning } from './tuning.ts';
-import type { Candidate, Choice } from './variants.ts';
+import { type Candidate, type Choice, named } from './variants.ts';
 
 /**
- * Steps in which a faster variant must make up for its compilation. A run has 25 or more, but nothing is seen before the
- * first, and browsers compile at half the speed of Node, where tables are made.
+ * What a visit is taken to run, in which a faster variant must make up for its compilation: so many steps and milliseconds
+ * at least. Many run for longer, but nothing is seen before the first step, and browsers compile at half the speed of Node,
+ * where tables are made.
  */
-const STEPS = 10;
+const LEAST_VISIT = { steps: 10, ms: 4000 } as const;
 
 /** Milliseconds that a pipeline is taken to compile for if nobody measured it. */
 const UNKNOWN_MS = 100;
@@ -43,67 +44,80 @@ export const choiceKey = ({ kind, form, sizes }: Choice, candidates: readonly Ca
 /** Names of variants by `choiceKey`, for those choices that measurements say anything about. */
 export function select(operations: readonly ListedOperation[], tuning: Tuning): ReadonlyMap<string, string> {
   const demands = new Map<string, Demand>();
+  /** Choices that are forced, or that nothing is known of, and the pipelines that these need. */
+  const settled = new Set<string>();
   const compiledAnyway = new Set<string>();
   for (const { choice } of operations) {
     if (!choice) continue;
     const candidates = choice.candidates();
     const key = choiceKey(choice, candidates);
     const there = demands.get(key);
-    if (there) {
-      demands.set(key, { ...there, count: there.count + 1 });
-      continue;
+    if (there) demands.set(key, { ...there, count: there.count + 1 });
+    if (there || settled.has(key)) continue;
+    const forced = candidates.find(({ name }) => named(name, choice.forced));
+    const times = forced ? undefined : tuning.timesOf(choice, new Set(candidates.map(({ name }) => name)));
+    if (times) {
+      const options = candidates.flatMap(({ name, lower }) => {
+        const ms = times.get(name);
+        return ms === undefined ? [] : [{ name, ms, pipelines: lower().map(pipelineKey) }];
+      });
+      demands.set(key, { key, count: 1, options });
+    } else {
+      settled.add(key);
+      for (const call of (forced ?? candidates[0])?.lower() ?? []) compiledAnyway.add(pipelineKey(call));
     }
-    const times = tuning.timesOf(choice, new Set(candidates.map(({ name }) => name)));
-    const option = ({ name, lower }: Candidate): Option => ({
-      name,
-      ms: times?.get(name) ?? 0,
-      pipelines: lower().map(pipelineKey),
-    });
-    if (times)
-      demands.set(key, { key, count: 1, options: candidates.filter(({ name }) => times.has(name)).map(option) });
-    else if (candidates[0]) for (const needed of option(candidates[0]).pipelines) compiledAnyway.add(needed);
   }
+  const list = [...demands.values()];
   const compilation = (key: string) => (compiledAnyway.has(key) ? 0 : (tuning.compilationMs(key) ?? UNKNOWN_MS));
-  return leastVisit([...demands.values()], compilation);
+  const fastestStep = list.reduce((sum, { count, options }) => sum + count * fastest(options).ms, 0);
+  return leastVisit(list, compilation, Math.max(LEAST_VISIT.steps, LEAST_VISIT.ms / fastestStep));
 }
+
+const fastest = (options: readonly Option[]): Option => options.reduce((a, b) => (b.ms < a.ms ? b : a));
 
 /**
  * The options with which a visit takes least time, as far as a local search finds them: from the fastest of each shape on,
- * a shape takes another option, all shapes take an option that they have, or none takes it any more, while that gains.
+ * a shape takes another option, all shapes take one with a certain pipeline, or none takes such a one any more, while that
+ * gains.
  *
  * @param compilation milliseconds to compile the pipeline of a key
+ * @param steps of the visit
  */
 export function leastVisit(
   demands: readonly Demand[],
   compilation: (key: string) => number,
+  steps: number,
 ): ReadonlyMap<string, string> {
   type Taken = readonly Option[];
-  const names = new Set(demands.flatMap(({ options }) => options.map(({ name }) => name)));
+  const pipelines = new Set(demands.flatMap(({ options }) => options.flatMap((option) => option.pipelines)));
   const visit = (taken: Taken): number => {
-    const pipelines = new Set(taken.flatMap((option) => option.pipelines));
-    const running = taken.reduce((sum, { ms }, i) => sum + STEPS * demands[i]!.count * ms, 0);
-    return [...pipelines].reduce((sum, key) => sum + compilation(key), running);
+    const running = taken.reduce((sum, { ms }, i) => sum + steps * demands[i]!.count * ms, 0);
+    const needed = new Set(taken.flatMap((option) => option.pipelines));
+    return [...needed].reduce((sum, key) => sum + compilation(key), running);
   };
-  const changed = (taken: Taken, i: number, option: Option): Taken => taken.map((old, k) => (k === i ? option : old));
-  const without = (taken: Taken, name: string): Taken =>
-    demands.reduce((made: Taken, { options }, i) => {
-      const rest = options.filter((option) => option.name !== name);
-      if (made[i]!.name !== name || rest.length === 0) return made;
-      return least(rest.map((option) => changed(made, i, option)));
-    }, taken);
-  const wherever = (taken: Taken, name: string): Taken =>
-    taken.map((old, i) => demands[i]!.options.find((option) => option.name === name) ?? old);
   const least = (ways: readonly Taken[]): Taken =>
     ways.map((taken) => ({ taken, ms: visit(taken) })).reduce((a, b) => (b.ms < a.ms ? b : a)).taken;
+  const changed = (taken: Taken, i: number, option: Option): Taken => taken.map((old, k) => (k === i ? option : old));
+  const without = (taken: Taken, pipeline: string): Taken =>
+    demands.reduce((made: Taken, { options }, i) => {
+      const rest = options.filter((option) => !option.pipelines.includes(pipeline));
+      if (!made[i]!.pipelines.includes(pipeline) || rest.length === 0) return made;
+      return least(rest.map((option) => changed(made, i, option)));
+    }, taken);
+  const wherever = (taken: Taken, pipeline: string): Taken =>
+    taken.map((old, i) => {
+      const ways = demands[i]!.options.filter((option) => option.pipelines.includes(pipeline));
+      return ways.length > 0 ? fastest(ways) : old;
+    });
 
-  let taken: Taken = demands.map(({ options }) => options.reduce((a, b) => (b.ms < a.ms ? b : a)));
+  let taken: Taken = demands.map(({ options }) => fastest(options));
   for (;;) {
     let next = taken;
-    for (const name of names) next = least([next, without(next, name), wherever(next, name)]);
+    for (const key of pipelines) next = least([next, without(next, key), wherever(next, key)]);
     demands.forEach(({ options }, i) => {
       next = least([next, ...options.map((option) => changed(next, i, option))]);
     });
-    if (visit(next) >= visit(taken)) return new Map(demands.map(({ key }, i) => [key, taken[i]!.name]));
+    if (!(visit(next) < visit(taken))) return new Map(demands.map(({ key }, i) => [key, taken[i]!.name]));
     taken = next;
   }
 }

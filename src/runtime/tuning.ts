@@ -30,13 +30,14 @@ export interface TuningStore {
 /** Shapes whose sizes differ by more than this in all, in doublings, say nothing about each other. */
 const FAR = 4;
 
-/** A variant that takes more times as long as the fastest than this is never taken, so nothing is kept of it. */
-const HOPELESS = 1.5;
+/** A variant slower than this many times the fastest is never taken, so nothing is kept of it. */
+export const HOPELESS = 1.5;
 
-/** Of times by name, those that are worth keeping. */
+/** Of times by name, those that are worth keeping. Timestamps may run backwards: such times are none. */
 export function hopeful(times: Times): Times {
-  const limit = HOPELESS * Math.min(...Object.values(times));
-  return Object.fromEntries(Object.entries(times).filter(([, ms]) => ms <= limit));
+  const real = Object.entries(times).filter(([, ms]) => Number.isFinite(ms) && ms > 0);
+  const limit = HOPELESS * Math.min(...real.map(([, ms]) => ms));
+  return Object.fromEntries(real.filter(([, ms]) => ms <= limit));
 }
 
 interface Entry {
@@ -91,6 +92,7 @@ export class Tuning {
   /** Takes in the measured times of a shape's variants. */
   learn(shape: Shape, times: Times): void {
     const kept = hopeful(times);
+    if (Object.keys(kept).length === 0) return;
     this.#enter(shape, kept);
     const { kind, form, sizes } = shape;
     const { times: measured } = this.#measured;
@@ -120,7 +122,7 @@ export class Tuning {
     let least = FAR;
     for (const entry of this.#entries.get(`${kind} ${form}`)?.values() ?? []) {
       const away = distance(entry.sizes, sizes);
-      if (away >= least) continue;
+      if (!(away < least)) continue; // not a number if there are fewer sizes
       const scale = product(sizes) / product(entry.sizes);
       const times = Object.entries(entry.times).filter(([name]) => names.has(name));
       if (times.length === 0) continue;

@@ -94,6 +94,8 @@ export interface Candidate {
 /** An operation's ways, for whoever measures them. */
 export interface Choice extends CallShape {
   readonly kind: Kind;
+  /** The variant that is to be taken if it is among the candidates, or the part of its name before the tile sizes. */
+  readonly forced: string | undefined;
   /** Those that may be taken, the one that should cost least first. */
   candidates(): readonly Candidate[];
   /** The one that a plan takes. @throws Error if none fits */
@@ -104,17 +106,20 @@ export interface Choice extends CallShape {
 export function variantsOf<Call>(graph: Graph, family: Family<Call>, call: Call): Pick<Operation, 'lower' | 'choice'> {
   const { kind } = family;
   const { target } = graph;
-  const shape = family.shape(call);
+  const { form, sizes } = family.shape(call);
+  // With more variants to be measured, it is another comparison.
+  const shape: CallShape = { form: target.accuracy === 'reduced' ? `${form} reduced` : form, sizes };
+  const forced = target.variants?.[kind];
   const candidates = () => candidatesOf(graph, family, call);
   const chosen = () => {
     const list = candidates();
-    const forced = list.find(({ name }) => named(name, target.variants?.[kind]));
+    const own = list.find(({ name }) => named(name, forced));
     const selected = graph.selected.get(choiceKey(choice, list));
-    const found = forced ?? list.find(({ name }) => name === selected) ?? list[0];
+    const found = own ?? list.find(({ name }) => name === selected) ?? list[0];
     if (!found) throw new Error(`no variant of ${kind} fits ${shape.form} ${shape.sizes.join(' x ')}`);
     return found;
   };
-  const choice: Choice = { kind, ...shape, candidates, chosen };
+  const choice: Choice = { kind, ...shape, forced, candidates, chosen };
   return { choice, lower: () => chosen().lower() };
 }
 
@@ -134,7 +139,7 @@ function candidatesOf<Call>(graph: Graph, { kind, variants }: Family<Call>, call
 }
 
 /** Whether a variant goes by `wanted`: its name, or the name without its tile sizes. */
-const named = (name: string, wanted: string | undefined): boolean =>
+export const named = (name: string, wanted: string | undefined): boolean =>
   wanted !== undefined && (name === wanted || name.startsWith(`${wanted} `));
 
 /**

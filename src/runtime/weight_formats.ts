@@ -16,6 +16,7 @@
  *   int8  16 bytes: the same order, four integers a word; before the blocks one vec4u (how to find a block's scale), behind
  *         them the scales of the stored rows, four a vec4f, times 127
  */
+import type { PackedWeights } from './resources.ts';
 import type { KernelCall } from './shader.ts';
 
 /** Number format of a packed matrix on the device. */
@@ -23,6 +24,10 @@ export type MatrixFormat = 'f32' | 'f16' | 'int8';
 
 /** vec4u a block takes. */
 export const BLOCK_VECTORS: Readonly<Record<MatrixFormat, number>> = { f32: 4, f16: 2, int8: 1 };
+
+/** What a shape's form says of its weights: not every variant reads every format. */
+export const formatNote = ({ packing }: PackedWeights): string =>
+  packing.layout === 'matrix' && packing.format !== 'f32' ? ` ${packing.format}` : '';
 
 /** What `STORE` of shaders/weights/pack_matrix.wgsl calls the format. */
 export const STORE: Readonly<Record<MatrixFormat, number>> = { f32: 0, f16: 1, int8: 2 };

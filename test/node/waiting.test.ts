@@ -30,7 +30,6 @@ test.runIf(adapter.software)(
     await plan.read(out);
     waiting = false;
     const ms = performance.now() - started;
-    expect(ms).toBeGreaterThan(20);
     // The first two milliseconds, and the turns between two promises, may be as many as they like.
     const awake = 400;
     expect(turns).toBeLessThan(awake + 20 * ms);
