@@ -7,12 +7,12 @@
 // scores [N, HEADS, QUERIES, KEY_QUADS] of vec4f and peaks [N, HEADS, QUERIES, KEY_TILES], the largest score of each tile of
 // keys, as scores.wgsl makes them; b [N, TOKENS, ...] and y [N, Y_TOKENS, ...] of vec4f: token t of head h of image n begins
 // at START + (n * tokens + t) * TOKEN + h * HEAD. lse [N, HEADS, QUERIES]. Rows of y from QUERIES on become zero.
-// Host checks: KEY_TILES = ceil(KEY_QUADS / KEYS of scores.wgsl); with SOFTMAX 1 Y_TOKENS = QUERIES. With SOFTMAX 0 peaks and lse
-// are not used.
+// With SOFTMAX 0 peaks and lse are not used. Host checks: KEY_TILES = ceil(KEY_QUADS / KEYS of scores.wgsl); with SOFTMAX 1
+// Y_TOKENS = QUERIES.
 //
 // One invocation makes RUN queries times QUADS quads of the head: id.x counts tiles, id.y heads of all images. The parts of a
-// head repeat the exponentials, which costs less than a pass over the scores for heads of up to 64 channels. A query or quad too many repeats the last one
-// and is stored there again.
+// head repeat the exponentials, which costs less than a pass over the scores for heads of up to 64 channels. A query or quad
+// too many repeats the last one and is stored there again.
 
 const RUN: u32 = 8u; // tile: queries an invocation
 const QUADS: u32 = 4u; // tile: quads of the head an invocation

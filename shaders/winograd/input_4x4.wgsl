@@ -61,7 +61,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let ix_first = i32(tile % TILES_X * 4u) - 1;
   let image = tile / (TILES_X * TILES_Y) * HEIGHT;
 
-  // A column of the tile at a time, so that a compiler sees 6 loads and not 36: B^T from the left, then its share of the rest.
+  // A column of the tile at a time, so that a compiler sees 6 loads and not 36: B^T from the left, then its share of the
+  // product from the right.
   var sums: array<vec4f, 36>;
   for (var k = 0u; k < 36u; k++) {
     sums[k] = vec4f();

@@ -54,7 +54,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let image = tile / (TILES_X * TILES_Y) * HEIGHT;
   let row = 6u * TILES * QUADS;
 
-  // A column of m at a time, so that a compiler sees 6 loads and not 36: A^T from the left, then its share of the rest.
+  // A column of m at a time, so that a compiler sees 6 loads and not 36: A^T from the left, then its share of the product
+  // from the right.
   var sums: array<vec4f, 16>;
   for (var k = 0u; k < 16u; k++) {
     sums[k] = vec4f();

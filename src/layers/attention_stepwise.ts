@@ -33,8 +33,10 @@ const answers = (call: AttentionCall, tensor: Activation): Rows => {
   return { tensor, start: 0, tokens: queries, token: heads * headQuads, head: headQuads };
 };
 
-const scoreBytes = ({ images, heads, queries, tokens }: AttentionCall): number =>
-  16 * images * heads * queries * quads(tokens);
+/** Rows of scores: the queries of all heads. */
+const scoreRows = ({ images, heads, queries }: AttentionCall): number => images * heads * queries;
+
+const scoreBytes = (call: AttentionCall): number => 16 * scoreRows(call) * quads(call.tokens);
 
 const scoresTensor = (graph: Graph, call: AttentionCall, name: string): Tensor =>
   graph.array(name, scoreBytes(call) / 4);
@@ -84,8 +86,8 @@ const MODES = { scores: 0, weights: 1, gradient: 2 } as const;
 /** Tiles of keys, each of which leaves the largest score of a row. */
 const keyTiles = (tile: Tile, call: AttentionCall): number => Math.ceil(quads(call.tokens) / tile.quads);
 
-/** Sum of queries of all heads. */
-const scoreRows = ({ images, heads, queries }: AttentionCall): number => images * heads * queries;
+/** Quads of the head that a tile takes. */
+const headTile = (tile: Tile, { headQuads }: AttentionCall): number => Math.min(tile.quads, headQuads);
 
 function products(
   tile: Tile,
@@ -125,7 +127,7 @@ function mix(
   softmax: { peaks: Tensor; lse: Tensor } | null,
   y: Rows,
 ): KernelCall {
-  const own = Math.min(tile.quads, call.headQuads);
+  const own = headTile(tile, call);
   const parts = Math.ceil(call.headQuads / own);
   const exponentials = softmax ? (8 * parts * scoreBytes(call)) / 4 : 0;
   return kernelCall(mixShader, {
@@ -152,7 +154,7 @@ function mix(
 }
 
 function mixTransposed(tile: Tile, call: AttentionCall, scores: Tensor, a: Rows, y: Rows): KernelCall {
-  const own = Math.min(tile.quads, call.headQuads);
+  const own = headTile(tile, call);
   const tiles = keyTiles(tile, call) * Math.ceil(call.headQuads / own);
   return kernelCall(mixTransposedShader, {
     bind: { scores, a: a.tensor, y: y.tensor },

@@ -37,7 +37,7 @@ function sleepingUntilDone<T>(promise: Promise<T>): Promise<T> {
   }
   return promise.finally(() => {
     open--;
-    since = performance.now(); // the device is at work: others that are open need not wait for much longer
+    since = performance.now(); // of many promises, each is waited for anew
   });
 }
 

@@ -8,7 +8,7 @@
 import type { ListedOperation } from './graph.ts';
 import { pipelineKey } from './pipelines.ts';
 import type { Tuning } from './tuning.ts';
-import { type Candidate, type Choice, named } from './variants.ts';
+import { choiceKey, forcedAmong } from './variants.ts';
 
 /**
  * What a visit is taken to run, in which a faster variant must make up for its compilation: so many steps and milliseconds
@@ -37,10 +37,6 @@ export interface Option {
   readonly pipelines: readonly string[];
 }
 
-/** Calls of equal keys take the same variant. */
-export const choiceKey = ({ kind, form, sizes }: Choice, candidates: readonly Candidate[]): string =>
-  `${kind} ${form} ${sizes.join(' ')} ${candidates.map(({ name }) => name).join()}`;
-
 /** Names of variants by `choiceKey`, for those choices that measurements say anything about. */
 export function select(operations: readonly ListedOperation[], tuning: Tuning): ReadonlyMap<string, string> {
   const demands = new Map<string, Demand>();
@@ -54,7 +50,7 @@ export function select(operations: readonly ListedOperation[], tuning: Tuning): 
     const there = demands.get(key);
     if (there) demands.set(key, { ...there, count: there.count + 1 });
     if (there || settled.has(key)) continue;
-    const forced = candidates.find(({ name }) => named(name, choice.forced));
+    const forced = forcedAmong(candidates, choice);
     const times = forced ? undefined : tuning.timesOf(choice, new Set(candidates.map(({ name }) => name)));
     if (times) {
       const options = candidates.flatMap(({ name, lower }) => {

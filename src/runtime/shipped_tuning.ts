@@ -1,7 +1,7 @@
 /**
  * @file Tables of measured variants made beforehand, and where a browser keeps those it measures itself.
  *
- * A table is what `pilotwave tune --json` writes. A software adapter is always served by one; a GPU begins with one and
+ * A table is what `pilotwave tune --table` writes. A software adapter is always served by one; a GPU begins with one and
  * measures what it does not hold.
  */
 import llvmpipe from './tuned/llvmpipe.json' with { type: 'json' };

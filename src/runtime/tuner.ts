@@ -11,7 +11,7 @@ import { Clock, measure, type Task } from './measure.ts';
 import { type Binding, bindGroup, type CompiledKernel, pipelineKey, sizesBuffer } from './pipelines.ts';
 import type { Resource } from './resources.ts';
 import type { Grid, KernelCall } from './shader.ts';
-import { HOPELESS, hopeful, type Times, type Tuning, type TuningStore } from './tuning.ts';
+import { HOPELESS, type Tuning, type TuningStore } from './tuning.ts';
 import type { Candidate, Choice } from './variants.ts';
 
 export interface TunerOptions {
@@ -83,9 +83,7 @@ export class Tuner {
         signal?.throwIfAborted();
         const times = await this.#race(clock, candidates, signal);
         if (times.length === 0) continue;
-        const byName: Times = Object.fromEntries(times.map(({ name, ms }) => [name, ms]));
-        this.tuning.learn(choice, byName);
-        const kept = hopeful(byName);
+        const kept = this.tuning.learn(choice, Object.fromEntries(times.map(({ name, ms }) => [name, ms])));
         for (const { name, lower } of candidates) if (name in kept) this.#learnCompilation(lower());
         learned = true;
         this.#options.onShape?.({ choice, times });

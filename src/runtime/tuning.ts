@@ -34,7 +34,7 @@ const FAR = 4;
 export const HOPELESS = 1.5;
 
 /** Of times by name, those that are worth keeping. Timestamps may run backwards: such times are none. */
-export function hopeful(times: Times): Times {
+function hopeful(times: Times): Times {
   const real = Object.entries(times).filter(([, ms]) => Number.isFinite(ms) && ms > 0);
   const limit = HOPELESS * Math.min(...real.map(([, ms]) => ms));
   return Object.fromEntries(real.filter(([, ms]) => ms <= limit));
@@ -89,16 +89,17 @@ export class Tuning {
     return this.#measured.times[kind]?.[form]?.[sizes.join(' ')] !== undefined;
   }
 
-  /** Takes in the measured times of a shape's variants. */
-  learn(shape: Shape, times: Times): void {
+  /** Takes in the measured times of a shape's variants. @returns those that are kept */
+  learn(shape: Shape, times: Times): Times {
     const kept = hopeful(times);
-    if (Object.keys(kept).length === 0) return;
+    if (Object.keys(kept).length === 0) return kept;
     this.#enter(shape, kept);
     const { kind, form, sizes } = shape;
     const { times: measured } = this.#measured;
     measured[kind] ??= {};
     measured[kind][form] ??= {};
     measured[kind][form][sizes.join(' ')] = kept;
+    return kept;
   }
 
   /** Takes in how long a pipeline took to compile. */

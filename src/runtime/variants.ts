@@ -7,7 +7,6 @@
  */
 import { OptionError } from './errors.ts';
 import type { Graph, Operation, Target } from './graph.ts';
-import { choiceKey } from './selection.ts';
 import type { KernelCall } from './shader.ts';
 
 /**
@@ -102,6 +101,14 @@ export interface Choice extends CallShape {
   chosen(): Candidate;
 }
 
+/** Choices of equal keys take the same variant. */
+export const choiceKey = ({ kind, form, sizes }: Choice, candidates: readonly Candidate[]): string =>
+  `${kind} ${form} ${sizes.join(' ')} ${candidates.map(({ name }) => name).join()}`;
+
+/** The candidate that is to be taken whatever is known, if there is one. */
+export const forcedAmong = (candidates: readonly Candidate[], { forced }: Choice): Candidate | undefined =>
+  candidates.find(({ name }) => named(name, forced));
+
 /** The parts of an operation that depend on the variant. */
 export function variantsOf<Call>(graph: Graph, family: Family<Call>, call: Call): Pick<Operation, 'lower' | 'choice'> {
   const { kind } = family;
@@ -113,9 +120,8 @@ export function variantsOf<Call>(graph: Graph, family: Family<Call>, call: Call)
   const candidates = () => candidatesOf(graph, family, call);
   const chosen = () => {
     const list = candidates();
-    const own = list.find(({ name }) => named(name, forced));
     const selected = graph.selected.get(choiceKey(choice, list));
-    const found = own ?? list.find(({ name }) => name === selected) ?? list[0];
+    const found = forcedAmong(list, choice) ?? list.find(({ name }) => name === selected) ?? list[0];
     if (!found) throw new Error(`no variant of ${kind} fits ${shape.form} ${shape.sizes.join(' x ')}`);
     return found;
   };
@@ -139,7 +145,7 @@ function candidatesOf<Call>(graph: Graph, { kind, variants }: Family<Call>, call
 }
 
 /** Whether a variant goes by `wanted`: its name, or the name without its tile sizes. */
-export const named = (name: string, wanted: string | undefined): boolean =>
+const named = (name: string, wanted: string | undefined): boolean =>
   wanted !== undefined && (name === wanted || name.startsWith(`${wanted} `));
 
 /**
