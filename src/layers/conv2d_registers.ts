@@ -5,7 +5,7 @@
  */
 import convForward from '../../shaders/conv2d/forward.wgsl';
 import convInputGradientStrided from '../../shaders/conv2d/input_gradient_strided.wgsl';
-import { quads } from '../runtime/resources.ts';
+import { quads, stored } from '../runtime/resources.ts';
 import { kernelCall } from '../runtime/shader.ts';
 import type { Variant } from '../runtime/variants.ts';
 import { type ConvolutionCall, convolutionCost, type StridedGradientCall } from './convolution_call.ts';
@@ -51,12 +51,14 @@ export const forward: readonly Variant<ConvolutionCall>[] = TILES.map((tile) => 
 
   lower(_graph, { kernel, stride, x, bias, residual, y, weights }) {
     const { n, h, w, c } = y.shape;
+    const input = stored(x);
+    const added = residual && stored(residual);
     return [
       kernelCall(convForward, {
-        bind: { x: x.origin?.of ?? x, weights: weights(), bias, residual: residual?.origin?.of ?? residual, y },
+        bind: { x: input.tensor, weights: weights(), bias, residual: added?.tensor ?? null, y },
         sizes: {
-          X_SHIFT: Number(x.origin !== undefined),
-          RESIDUAL_SHIFT: Number(residual?.origin !== undefined),
+          X_SHIFT: input.shift,
+          RESIDUAL_SHIFT: added?.shift ?? 0,
           HEIGHT: x.shape.h,
           WIDTH: x.shape.w,
           IN_QUADS: quads(x.shape.c),

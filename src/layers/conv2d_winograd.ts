@@ -17,9 +17,9 @@ import winogradInput4 from '../../shaders/winograd/input_4x4.wgsl';
 import winogradOutput2 from '../../shaders/winograd/output_2x2.wgsl';
 import winogradOutput4 from '../../shaders/winograd/output_4x4.wgsl';
 import winogradProducts from '../../shaders/winograd/products.wgsl';
-import type { Target } from '../runtime/graph.ts';
-import { activationBytes, pixels, quads } from '../runtime/resources.ts';
-import { kernelCall, lineGrid } from '../runtime/shader.ts';
+import type { Graph, Target } from '../runtime/graph.ts';
+import { activationBytes, pixels, quads, type Tensor } from '../runtime/resources.ts';
+import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
 import type { Variant } from '../runtime/variants.ts';
 import type { WinogradTile } from '../runtime/weights.ts';
 import type { ConvolutionCall } from './convolution_call.ts';
@@ -31,6 +31,14 @@ import {
   registerTileCost,
   registerTileNote,
 } from './register_tiles.ts';
+import {
+  lowerStaged,
+  type StagedSizes,
+  WORKGROUP_TILES,
+  type WorkgroupTile,
+  workgroupCost,
+  workgroupFits,
+} from './workgroup_tiles.ts';
 
 interface Winograd {
   readonly tile: WinogradTile;
@@ -83,12 +91,11 @@ function tilesOf({ tile }: Winograd, { x, y }: Pick<ConvolutionCall, 'x' | 'y'>)
 }
 
 /** Not where kernels or the tensors between the steps become too large, nor where kernels stay in a small format. */
-function fits(target: Target, way: Winograd, registers: RegisterTile, call: ConvolutionCall): boolean {
+function fits({ bindingBytes = MAX_BINDING }: Target, way: Winograd, call: ConvolutionCall): boolean {
   if (call.kernel !== 3 || call.stride !== 1) return false;
   const { points, tiles, inQuads, outQuads } = tilesOf(way, call);
   if (64 * points * inQuads * outQuads > MAX_KERNELS) return false;
-  if (16 * points * tiles * Math.max(inQuads, outQuads) > MAX_BINDING) return false;
-  return registerFits(target, registers, tiles, outQuads) && storedAsFloat32(call);
+  return 16 * points * tiles * Math.max(inQuads, outQuads) <= bindingBytes && storedAsFloat32(call);
 }
 
 const storedAsFloat32 = ({ weights }: ConvolutionCall): boolean => {
@@ -96,43 +103,114 @@ const storedAsFloat32 = ({ weights }: ConvolutionCall): boolean => {
   return packing.layout === 'matrix' && packing.format === 'f32';
 };
 
+/** A way to make the products. */
+interface Products {
+  /** Of the tile, as names have it. */
+  readonly name: string;
+  readonly note: string;
+  fits(target: Target, call: ConvolutionCall, way: Winograd): boolean;
+  cost(target: Target, call: ConvolutionCall, way: Winograd): number;
+  lower(graph: Graph, call: ConvolutionCall, way: Winograd, v: Tensor, m: Tensor): readonly KernelCall[];
+}
+
+const inRegisters = (registers: RegisterTile): Products => ({
+  name: `${registers.run}x${registers.quads}`,
+  note: registerTileNote(registers),
+
+  fits: (target, call, way) => {
+    const { tiles, outQuads } = tilesOf(way, call);
+    return registerFits(target, registers, tiles, outQuads);
+  },
+
+  cost: (target, call, way) => {
+    const { points, tiles, inQuads, outQuads } = tilesOf(way, call);
+    return registerTileCost(target, registers, {
+      rows: points,
+      columns: tiles,
+      outQuads,
+      bodies: inQuads,
+      loads: registers.run + 4 * registers.quads,
+      multiplyAdds: 4 * registers.run * registers.quads,
+    });
+  },
+
+  lower: (_graph, call, way, v, m) => {
+    const { points, tiles, inQuads, outQuads } = tilesOf(way, call);
+    const transformed = call.weights({ winograd: way.tile });
+    const blocks = Math.ceil(tiles / registers.run) * Math.ceil(outQuads / registers.quads);
+    return [
+      kernelCall(winogradProducts, {
+        bind: { v, weights: transformed, m },
+        sizes: { TILES: tiles, IN_QUADS: inQuads, OUT_QUADS: outQuads },
+        tiles: { RUN: registers.run, QUADS: registers.quads },
+        grid: [Math.ceil(blocks / 64), points, 1],
+        cost: {
+          flops: 2 * points * tiles * call.x.shape.c * call.y.shape.c,
+          bytes: v.bytes + m.bytes + transformed.bytes,
+          multiplyAdds: directMultiplyAdds(call),
+        },
+      }),
+    ];
+  },
+});
+
+const inWorkgroups = (tile: WorkgroupTile): Products => ({
+  name: `workgroup ${tile.name}`,
+  note: 'tiles in workgroup memory: for GPUs',
+  fits: (target, call, way) => workgroupFits(target, tile, sizesOf(call, way)),
+  cost: (target, call, way) => workgroupCost(target, tile, sizesOf(call, way)),
+  lower: (graph, call, way, v, m) => {
+    const weights = () => call.weights({ winograd: way.tile });
+    const alone = { stride: 1, bias: null, residual: null } as const;
+    return lowerStaged(graph, tile, { ...sizesOf(call, way), ...alone, x: { tensor: v, shift: 0 }, y: m, weights });
+  },
+});
+
+/** The products as one of matrices, as the shader for workgroups sees them: a row of tiles for each point. */
+function sizesOf(call: ConvolutionCall, way: Winograd): StagedSizes {
+  const { points, tiles } = tilesOf(way, call);
+  const row = (c: number) => ({ n: 1, h: 1, w: tiles, c });
+  return {
+    kernel: 1,
+    from: row(call.x.shape.c),
+    to: row(call.y.shape.c),
+    points,
+    multiplyAdds: directMultiplyAdds(call),
+  };
+}
+
+const directMultiplyAdds = ({ x, y }: ConvolutionCall): number => 9 * pixels(y.shape) * x.shape.c * y.shape.c;
+
+const PRODUCTS: readonly Products[] = [...REGISTERS.map(inRegisters), ...WORKGROUP_TILES.map(inWorkgroups)];
+
 export const winograd: readonly Variant<ConvolutionCall>[] = WAYS.flatMap((way) =>
-  REGISTERS.map((registers) => variant(way, registers)),
+  PRODUCTS.map((products) => variant(way, products)),
 );
 
-function variant(way: Winograd, registers: RegisterTile): Variant<ConvolutionCall> {
+function variant(way: Winograd, products: Products): Variant<ConvolutionCall> {
   const { tile, leastChannels } = way;
   return {
-    name: `winograd ${tile}x${tile} ${registers.run}x${registers.quads}`,
+    name: `winograd ${tile}x${tile} ${products.name}`,
     accuracy: ({ x }) => (x.shape.c < leastChannels ? 'reduced' : 'float32'),
-    note: `fewer products, ${registerTileNote(registers)}`,
+    note: `fewer products, ${products.note}`,
 
-    fits: (target, call) => fits(target, way, registers, call),
+    fits: (target, call) => fits(target, way, call) && products.fits(target, call, way),
 
     cost: (target, call) => {
       const { points, tiles, inQuads, outQuads } = tilesOf(way, call);
       const moved = points * (inQuads + outQuads) + (tile + 2) ** 2 * inQuads + tile ** 2 * outQuads;
       const transforms =
         tiles * (loadCost(target) * moved + way.additions.input * inQuads + way.additions.output * outQuads);
-      const products = registerTileCost(target, registers, {
-        rows: points,
-        columns: tiles,
-        outQuads,
-        bodies: inQuads,
-        loads: registers.run + 4 * registers.quads,
-        multiplyAdds: 4 * registers.run * registers.quads,
-      });
-      return 2 * DISPATCH_COST[target.adapter] + DOUBT[target.adapter] * (transforms + products);
+      const doubt = DOUBT[target.adapter] * (transforms + products.cost(target, call, way));
+      return 2 * DISPATCH_COST[target.adapter] + doubt;
     },
 
     lower(graph, call) {
-      const { x, bias, residual, y, weights } = call;
+      const { x, bias, residual, y } = call;
       const { points, tiles, down, across, inQuads, outQuads } = tilesOf(way, call);
       const v = graph.array('transformed input', 4 * points * tiles * inQuads);
       const m = graph.array('transformed output', 4 * points * tiles * outQuads);
       const place = { HEIGHT: x.shape.h, WIDTH: x.shape.w, TILES: tiles, TILES_Y: down, TILES_X: across };
-      const transformed = weights({ winograd: tile });
-      const blocks = Math.ceil(tiles / registers.run) * Math.ceil(outQuads / registers.quads);
       return [
         kernelCall(way.input, {
           bind: { x, v },
@@ -140,17 +218,7 @@ function variant(way: Winograd, registers: RegisterTile): Variant<ConvolutionCal
           grid: lineGrid(tiles * inQuads, 64),
           cost: { flops: 4 * tiles * inQuads * way.additions.input, bytes: activationBytes(x.shape) + v.bytes },
         }),
-        kernelCall(winogradProducts, {
-          bind: { v, weights: transformed, m },
-          sizes: { TILES: tiles, IN_QUADS: inQuads, OUT_QUADS: outQuads },
-          tiles: { RUN: registers.run, QUADS: registers.quads },
-          grid: [Math.ceil(blocks / 64), points, 1],
-          cost: {
-            flops: 2 * points * tiles * x.shape.c * y.shape.c,
-            bytes: v.bytes + m.bytes + transformed.bytes,
-            multiplyAdds: 9 * pixels(y.shape) * x.shape.c * y.shape.c,
-          },
-        }),
+        ...products.lower(graph, call, way, v, m),
         kernelCall(way.output, {
           bind: { m, bias, residual, y },
           sizes: { ...place, QUADS: outQuads, BIAS: Number(bias !== null), RESIDUAL: Number(residual !== null) },

@@ -45,7 +45,14 @@ export const lanes: readonly Variant<ProductCall>[] = TILES.map((tile) => ({
         grid: [Math.ceil((outQuads * tile.lanes) / 64), Math.ceil(rows / tile.run), 1],
         cost: productCost(rows, x.shape.c, y.shape.c),
       }),
-      sumParts({ partial, parts: tile.lanes, bias, residual, y, to: y.shape }),
+      sumParts({
+        partial,
+        parts: tile.lanes,
+        bias,
+        residual: residual && { tensor: residual, shift: 0 },
+        y,
+        to: y.shape,
+      }),
     ];
   },
 }));

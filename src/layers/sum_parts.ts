@@ -13,7 +13,8 @@ export interface PartsCall {
   readonly partial: Tensor;
   readonly parts: number;
   readonly bias: PackedWeights | null;
-  readonly residual: Tensor | null;
+  /** What is stored of the residual: with `shift` 1 at half the size. */
+  readonly residual: { readonly tensor: Tensor; readonly shift: 0 | 1 } | null;
   readonly y: Tensor;
   /** What y is as an image. */
   readonly to: Shape;
@@ -22,13 +23,16 @@ export interface PartsCall {
 export function sumParts({ partial, parts, bias, residual, y, to }: PartsCall): KernelCall {
   const vectors = pixels(to) * quads(to.c);
   return kernelCall(sumPartsShader, {
-    bind: { parts: partial, bias, residual, y },
+    bind: { parts: partial, bias, residual: residual?.tensor ?? null, y },
     sizes: {
       VECTORS: vectors,
+      OUT_HEIGHT: to.h,
+      OUT_WIDTH: to.w,
       OUT_QUADS: quads(to.c),
       PARTS: parts,
       BIAS: Number(bias !== null),
       RESIDUAL: Number(residual !== null),
+      RESIDUAL_SHIFT: residual?.shift ?? 0,
     },
     grid: lineGrid(vectors, 64),
     cost: { flops: 4 * vectors * parts, bytes: partial.bytes + activationBytes(to), multiplyAdds: 0 },

@@ -7,9 +7,9 @@
  * CPU adapter both kinds of memory cost the same and a barrier costs microseconds, so the cost keeps it away.
  */
 import workgroupProduct from '../../shaders/conv2d/workgroup.wgsl';
-import type { Graph, Target } from '../runtime/graph.ts';
-import { activationBytes, pixels, quads, type Shape, type Tensor } from '../runtime/resources.ts';
-import { type KernelCall, kernelCall } from '../runtime/shader.ts';
+import { type Graph, type Target, workgroupBytes } from '../runtime/graph.ts';
+import { activationBytes, pixels, quads, type Shape, stored, type Tensor } from '../runtime/resources.ts';
+import { type Cost, type KernelCall, kernelCall } from '../runtime/shader.ts';
 import { type ConvolutionCall, convolutionCost } from './convolution_call.ts';
 import type { ProductCall } from './product_call.ts';
 import { GPU_LANES, loadCost } from './register_tiles.ts';
@@ -24,18 +24,25 @@ export interface WorkgroupTile {
   /** Pixels, and quads of output channels, of an invocation. */
   readonly run: number;
   readonly quads: number;
+  /** Quads of input channels a step. */
+  readonly depth: number;
 }
 
-/** 4, 6, 8 and 12 kB of workgroup memory. Every invocation stages the same number of values, at least one of each kind. */
+/**
+ * Across is a multiple of 8 and down of 4, for the shader's way to share work; every invocation stages the same number of values.
+ * The first takes 4.6 kB of workgroup memory, the last 16.9 kB, more than WebGPU's default limit.
+ */
 export const WORKGROUP_TILES: readonly [WorkgroupTile, ...WorkgroupTile[]] = [
-  { name: '32x32', across: 8, down: 4, run: 4, quads: 2 },
-  { name: '64x32', across: 8, down: 4, run: 8, quads: 2 },
-  { name: '64x64', across: 8, down: 8, run: 8, quads: 2 },
-  { name: '64x128', across: 8, down: 16, run: 8, quads: 2 },
+  { name: '32x32', across: 8, down: 4, run: 4, quads: 2, depth: 2 },
+  { name: '64x32', across: 8, down: 4, run: 8, quads: 2, depth: 2 },
+  { name: '64x64', across: 8, down: 8, run: 8, quads: 2, depth: 2 },
+  { name: '128x64', across: 16, down: 8, run: 8, quads: 2, depth: 2 },
+  { name: '128x128', across: 16, down: 16, run: 8, quads: 2, depth: 2 },
 ];
 
-/** Quads of input channels that are staged at once: DEPTH of the shader. */
-export const DEPTH = 4;
+/** Bytes of workgroup memory: two halves of staged inputs and weights, padded as the shader has it. */
+export const stagedBytes = ({ across, down, run, quads: own, depth }: WorkgroupTile): number =>
+  2 * 16 * depth * (across * run + 8 / depth + 4 * (down * own + 1));
 
 /** Invocations that keep a GPU busy here: each has 8 or 16 independent sums, so fewer waves hide its waiting. */
 const STAGED_LANES = GPU_LANES / 4;
@@ -44,12 +51,23 @@ const STAGED_LANES = GPU_LANES / 4;
 const SHARED_COST = { cpu: 8, gpu: 1 } as const;
 const BARRIERS_COST = { cpu: 80, gpu: 24 } as const;
 
-/** A product as the shader sees it: the sizes of input and output as images. */
-export interface StagedCall extends Omit<ConvolutionCall, 'x' | 'y'> {
-  readonly x: Tensor;
-  readonly y: Tensor;
+/** How large a product is: the sizes of input and output as images. */
+export interface StagedSizes {
+  readonly kernel: 1 | 3;
   readonly from: Shape;
   readonly to: Shape;
+  /** Matrices of their own, along z: Winograd's points. 1 if absent. */
+  readonly points?: number;
+  /** Of the layer that it is a part of, where they are others than the product's own. */
+  readonly multiplyAdds?: number;
+}
+
+/** A product as the shader sees it. */
+export interface StagedCall extends StagedSizes, Pick<ConvolutionCall, 'stride' | 'bias' | 'weights'> {
+  /** What is stored of the input: with `shift` 1 at half the size. */
+  readonly x: { readonly tensor: Tensor; readonly shift: 0 | 1 };
+  readonly residual: { readonly tensor: Tensor; readonly shift: 0 | 1 } | null;
+  readonly y: Tensor;
   /** By default the one that computes in float32. */
   readonly shader?: typeof workgroupProduct;
 }
@@ -61,26 +79,28 @@ const extent = ({ across, down, run, quads: own }: WorkgroupTile) => ({ rows: ac
 const LEAST_ROWS = 5;
 
 /** Not a tile that is for the most part beyond the edge. */
-export function workgroupFits(tile: WorkgroupTile, { to }: StagedCall): boolean {
+export function workgroupFits(target: Target, tile: WorkgroupTile, { to }: StagedSizes): boolean {
   const { rows, columns } = extent(tile);
+  if (stagedBytes(tile) > workgroupBytes(target)) return false;
   if (tile === WORKGROUP_TILES[0]) return pixels(to) >= LEAST_ROWS;
   return pixels(to) > rows / 2 && quads(to.c) > columns / 2;
 }
 
 /** @param parts of the input channels, each a workgroup's own */
-export function workgroupCost(target: Target, tile: WorkgroupTile, call: StagedCall, parts = 1): number {
-  const { kernel, from, to } = call;
+export function workgroupCost(target: Target, tile: WorkgroupTile, call: StagedSizes, parts = 1): number {
+  const { kernel, from, to, points = 1 } = call;
   const { rows, columns } = extent(tile);
+  const { depth } = tile;
   const threads = tile.across * tile.down;
-  const groups = Math.ceil(pixels(to) / rows) * Math.ceil(quads(to.c) / columns) * parts;
-  const steps = kernel * kernel * Math.ceil(quads(from.c) / parts / DEPTH);
-  const staged = (DEPTH * (rows + 4 * columns)) / threads;
-  const shared = DEPTH * (tile.run + 4 * tile.quads);
+  const groups = Math.ceil(pixels(to) / rows) * Math.ceil(quads(to.c) / columns) * parts * points;
+  const steps = kernel * kernel * Math.ceil(quads(from.c) / parts / depth);
+  const staged = (depth * (rows + 4 * columns)) / threads;
+  const shared = depth * (tile.run + 4 * tile.quads);
   const step =
     (loadCost(target) + SHARED_COST[target.adapter]) * staged +
     SHARED_COST[target.adapter] * shared +
     BARRIERS_COST[target.adapter] +
-    4 * DEPTH * tile.run * tile.quads;
+    4 * depth * tile.run * tile.quads;
   const invocations = groups * threads;
   return steps * step * (target.adapter === 'gpu' ? Math.max(invocations, STAGED_LANES) : invocations);
 }
@@ -97,13 +117,16 @@ export function lowerStaged(graph: Graph, tile: WorkgroupTile, call: StagedCall,
 }
 
 function product(tile: WorkgroupTile, call: StagedCall, result: Tensor, parts: number): KernelCall {
-  const { kernel, stride, x, bias, residual, from, to, weights, shader = workgroupProduct } = call;
+  const { kernel, stride, x, bias, residual, from, to, weights, shader = workgroupProduct, points = 1 } = call;
   const { n, h, w, c } = to;
   const { rows, columns } = extent(tile);
-  const { bytes, flops } = convolutionCost(kernel, from, to, n * h * w);
+  const work = workOf(call);
   return kernelCall(shader, {
-    bind: { x, weights: weights(), bias, residual, y: result },
+    bind: { x: x.tensor, weights: weights(), bias, residual: residual?.tensor ?? null, y: result },
     sizes: {
+      X_SHIFT: x.shift,
+      RESIDUAL_SHIFT: residual?.shift ?? 0,
+      POINTS: points,
       HEIGHT: from.h,
       WIDTH: from.w,
       IN_QUADS: quads(from.c),
@@ -111,35 +134,53 @@ function product(tile: WorkgroupTile, call: StagedCall, result: Tensor, parts: n
       OUT_HEIGHT: h,
       OUT_WIDTH: w,
       OUT_QUADS: quads(c),
-      PART: partOf(from, parts),
+      PART: partOf(tile, from, parts),
       BIAS: Number(bias !== null),
       RESIDUAL: Number(residual !== null),
     },
-    tiles: { ACROSS: tile.across, DOWN: tile.down, RUN: tile.run, QUADS: tile.quads, KERNEL: kernel, STRIDE: stride },
-    grid: [Math.ceil((n * h * w) / rows), Math.ceil(quads(c) / columns), parts],
-    cost: { flops, bytes: bytes - activationBytes(to) + result.bytes },
+    tiles: {
+      ACROSS: tile.across,
+      DOWN: tile.down,
+      RUN: tile.run,
+      QUADS: tile.quads,
+      DEPTH: tile.depth,
+      KERNEL: kernel,
+      STRIDE: stride,
+    },
+    grid: [Math.ceil((n * h * w) / rows), Math.ceil(quads(c) / columns), parts * points],
+    cost: { ...work, bytes: work.bytes + result.bytes },
   });
 }
 
+/** What a product takes at least, but for its result. */
+function workOf({ kernel, from, to, points = 1, multiplyAdds }: StagedSizes): Cost {
+  const { bytes, flops } = convolutionCost(kernel, from, to, pixels(to));
+  const cost = { flops: points * flops, bytes: points * (bytes - activationBytes(to)) };
+  return multiplyAdds === undefined ? cost : { ...cost, multiplyAdds };
+}
+
 /** Quads of input channels of a part. */
-const partOf = ({ c }: Shape, parts: number): number => DEPTH * Math.ceil(quads(c) / parts / DEPTH);
+const partOf = ({ depth }: WorkgroupTile, { c }: Shape, parts: number): number =>
+  depth * Math.ceil(quads(c) / parts / depth);
 
 /** Numbers of parts worth trying where the output alone has too few tiles for a GPU. */
 export const PARTS: readonly number[] = [4, 16];
 
 /** Every part has work, and the whole is small enough to leave a GPU idle. */
-export function partsFit(tile: WorkgroupTile, { from, to }: StagedCall, parts: number): boolean {
+export function partsFit(tile: WorkgroupTile, { from, to }: StagedSizes, parts: number): boolean {
   const { rows, columns } = extent(tile);
   const groups = Math.ceil(pixels(to) / rows) * Math.ceil(quads(to.c) / columns);
   return (
     pixels(to) >= LEAST_ROWS &&
-    partOf(from, parts) * (parts - 1) < quads(from.c) &&
+    partOf(tile, from, parts) * (parts - 1) < quads(from.c) &&
     groups * tile.across * tile.down < STAGED_LANES
   );
 }
 
 export const stagedConvolution = (call: ConvolutionCall): StagedCall => ({
   ...call,
+  x: stored(call.x),
+  residual: call.residual && stored(call.residual),
   from: call.x.shape,
   to: call.y.shape,
 });
@@ -149,6 +190,8 @@ export const stagedProduct = (call: ProductCall): StagedCall => ({
   ...call,
   kernel: 1,
   stride: 1,
+  x: { tensor: call.x, shift: 0 },
+  residual: call.residual && { tensor: call.residual, shift: 0 },
   from: { n: 1, h: 1, w: pixels(call.x.shape), c: call.x.shape.c },
   to: { n: 1, h: 1, w: pixels(call.y.shape), c: call.y.shape.c },
 });

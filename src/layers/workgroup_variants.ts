@@ -30,7 +30,7 @@ export function workgroupVariants<Call>(staged: (call: Call) => StagedCall): rea
       name: `workgroup ${tile.name}`,
       accuracy: () => 'float32',
       note: 'tiles in workgroup memory: for GPUs',
-      fits: (_target, call) => workgroupFits(tile, staged(call)),
+      fits: (target, call) => workgroupFits(target, tile, staged(call)),
       cost: (target, call) => workgroupCost(target, tile, staged(call)),
       lower: (graph, call) => lowerStaged(graph, tile, staged(call)),
     }),
@@ -52,7 +52,7 @@ export function workgroupVariants<Call>(staged: (call: Call) => StagedCall): rea
       name: `f16 ${tile.name}`,
       accuracy: () => 'reduced',
       note: 'float16 arithmetic: for GPUs that have it',
-      fits: (target, call) => hasFeature(target, 'shader-f16') && workgroupFits(tile, staged(call)),
+      fits: (target, call) => hasFeature(target, 'shader-f16') && workgroupFits(target, tile, staged(call)),
       cost: (target, call) => F16_COST[target.adapter] * workgroupCost(target, tile, staged(call)),
       lower: (graph, call) => {
         const whole = staged(call);

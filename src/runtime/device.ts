@@ -8,6 +8,7 @@ import { DeviceError } from './errors.ts';
 import type { Target } from './graph.ts';
 import { Pipelines } from './pipelines.ts';
 import { browserStore, shippedTable } from './shipped_tuning.ts';
+import { noteSubgroupMatrix, SUBGROUP_MATRIX_FEATURE, subgroupMatrixOf } from './subgroup_matrix.ts';
 import { SubmitPacer } from './submit.ts';
 import { Tuner, type TunerOptions } from './tuner.ts';
 import { Tuning } from './tuning.ts';
@@ -34,10 +35,10 @@ export function describeAdapter(info: GPUAdapterInfo): AdapterDescription {
 }
 
 /** Limits that are raised to what the adapter offers; all others stay at WebGPU's defaults. */
-const RAISED = ['maxStorageBufferBindingSize', 'maxBufferSize'] as const;
+const RAISED = ['maxStorageBufferBindingSize', 'maxBufferSize', 'maxComputeWorkgroupStorageSize'] as const;
 
 /** Features that kernels can use, asked for where they exist. */
-const WANTED: readonly GPUFeatureName[] = ['timestamp-query', 'shader-f16', 'subgroups' as GPUFeatureName];
+const WANTED = ['timestamp-query', 'shader-f16', 'subgroups', SUBGROUP_MATRIX_FEATURE] as GPUFeatureName[];
 
 export interface DeviceOptions {
   /** Where to ask; by default `navigator.gpu`. In Node see `pilotwave/node`. */
@@ -68,10 +69,12 @@ export async function requestDevice(options: DeviceOptions = {}): Promise<GPUDev
 export async function deviceOf(adapter: GPUAdapter): Promise<GPUDevice> {
   const requiredLimits: Record<string, number> = {};
   for (const name of RAISED) requiredLimits[name] = adapter.limits[name];
-  return adapter.requestDevice({
+  const device = await adapter.requestDevice({
     requiredLimits,
     requiredFeatures: WANTED.filter((feature) => adapter.features.has(feature)),
   });
+  noteSubgroupMatrix(device, adapter.info);
+  return device;
 }
 
 /** Of the machine, as a browser or Node 21 tells it; else a guess. */
@@ -117,6 +120,9 @@ export class Runtime {
       adapter: software ? 'cpu' : 'gpu',
       slowCompiler: software && vendor === 'mesa',
       features: new Set(device.features),
+      bindingBytes: Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize),
+      workgroupBytes: device.limits.maxComputeWorkgroupStorageSize,
+      subgroupMatrix: subgroupMatrixOf(device),
       accuracy,
       variants,
       tuning: known,

@@ -18,6 +18,7 @@ import {
 } from './resources.ts';
 import { select } from './selection.ts';
 import type { KernelCall, Shader, ShaderInterface } from './shader.ts';
+import type { SubgroupMatrix } from './subgroup_matrix.ts';
 import type { Tuning } from './tuning.ts';
 import type { Accuracy, Choice, ForcedVariants } from './variants.ts';
 
@@ -29,6 +30,12 @@ export interface Target {
   readonly slowCompiler: boolean;
   /** WebGPU features that kernels may use; none by default. */
   readonly features?: ReadonlySet<string> | undefined;
+  /** Bytes of workgroup memory that a kernel may take; WebGPU's default if absent. */
+  readonly workgroupBytes?: number | undefined;
+  /** Bytes that one binding may have; WebGPU's default if absent. */
+  readonly bindingBytes?: number | undefined;
+  /** Present if the device multiplies float16 matrices held by a subgroup into float32 sums. */
+  readonly subgroupMatrix?: SubgroupMatrix | undefined;
   /** The least exact variants that may be taken; `float32` by default. */
   readonly accuracy?: Accuracy | undefined;
   /** Variants forced for kinds of operations, wherever they fit. */
@@ -36,6 +43,11 @@ export interface Target {
   /** What is known of the variants' times; without it they are taken by their cost. */
   readonly tuning?: Tuning | undefined;
 }
+
+/** WebGPU's default limit of workgroup memory, in bytes. */
+const DEFAULT_WORKGROUP_BYTES = 16384;
+
+export const workgroupBytes = (target: Target): number => target.workgroupBytes ?? DEFAULT_WORKGROUP_BYTES;
 
 export const hasFeature = ({ features }: Target, name: string): boolean => features?.has(name) === true;
 

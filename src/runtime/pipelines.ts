@@ -8,6 +8,7 @@
 import type { Runtime } from './device.ts';
 import { DeviceError } from './errors.ts';
 import type { Grid, KernelCall, Shader } from './shader.ts';
+import { olderSyntax, usesSubgroupMatrix } from './subgroup_matrix.ts';
 import { expandTiles } from './tiles.ts';
 import { readWeightsAs, weightFormat } from './weight_formats.ts';
 import { sumBySubgroups } from './workgroup_sums.ts';
@@ -130,10 +131,7 @@ export class Pipelines {
     for (const [name, value] of Object.entries(call.switches)) constants[name] = Number(value);
     if (call.constantSizes) Object.assign(constants, call.sizes);
     const label = shader.name;
-    // The scope keeps a broken shader out of the console: its messages are in the error thrown below.
-    this.#device.pushErrorScope('validation');
-    const module = this.#device.createShaderModule({ label, code: kernelSource(call) });
-    void this.#device.popErrorScope();
+    const module = await this.#module(label, kernelSource(call));
     try {
       const pipeline = await this.#device.createComputePipelineAsync({
         label,
@@ -147,6 +145,21 @@ export class Pipelines {
       const reason = messages || (error instanceof Error ? error.message : String(error));
       throw new DeviceError('validation', `shaders/${shader.name}.wgsl does not compile on this device: ${reason}`);
     }
+  }
+
+  /** The module of a text; of subgroup matrices, in whichever syntax the device knows. */
+  async #module(label: string, code: string): Promise<GPUShaderModule> {
+    const make = (text: string) => {
+      // The scope keeps a broken shader out of the console: its messages are in the error that its pipeline throws.
+      this.#device.pushErrorScope('validation');
+      const module = this.#device.createShaderModule({ label, code: text });
+      void this.#device.popErrorScope();
+      return module;
+    };
+    const module = make(code);
+    if (!usesSubgroupMatrix(code)) return module;
+    const { messages } = await module.getCompilationInfo();
+    return messages.some(({ type }) => type === 'error') ? make(olderSyntax(code)) : module;
   }
 
   #layout(shader: Shader, withSizes: boolean): GPUBindGroupLayout {

@@ -37,6 +37,10 @@ export interface Origin {
   readonly of: Activation;
 }
 
+/** What a kernel reads that can enlarge by itself: a tensor, and by how many halvings its sides are shorter. */
+export const stored = (tensor: Activation): { readonly tensor: Activation; readonly shift: 0 | 1 } =>
+  tensor.origin ? { tensor: tensor.origin.of, shift: 1 } : { tensor, shift: 0 };
+
 /** A uniform block whose values the host sets between runs. */
 export interface Uniform {
   readonly kind: 'uniform';

@@ -2,7 +2,7 @@
 import { describe, expect, test } from 'vitest';
 import { type Evaluation, evaluate } from '../../src/cli/verify/evaluate.ts';
 import * as conv2d from '../../src/layers/conv2d.ts';
-import { DEPTH, WORKGROUP_TILES } from '../../src/layers/workgroup_tiles.ts';
+import { stagedBytes, WORKGROUP_TILES } from '../../src/layers/workgroup_tiles.ts';
 import { Graph, type Target } from '../../src/runtime/graph.ts';
 import type { Activation } from '../../src/runtime/resources.ts';
 import { WeightShapes, Weights } from '../../src/runtime/weights.ts';
@@ -173,14 +173,20 @@ describe('which variants may be taken', () => {
     );
   });
 
-  test.each(WORKGROUP_TILES)('the staged tiles of $name are within WebGPU’s default limits', (tile) => {
-    const threads = tile.across * tile.down;
-    const rows = tile.across * tile.run;
-    const columns = tile.down * tile.quads;
-    expect(tile.name).toBe(`${rows}x${4 * columns}`);
+  test.each(WORKGROUP_TILES)('the staged tile of $name can be shared out', (tile) => {
+    const { across, down, run, quads, depth } = tile;
+    const threads = across * down;
+    expect(tile.name).toBe(`${across * run}x${4 * down * quads}`);
     expect(threads).toBeLessThanOrEqual(256);
-    expect(16 * DEPTH * (rows + 1 + 4 * columns)).toBeLessThanOrEqual(16384);
-    for (const staged of [rows, columns]) expect((staged * DEPTH) % threads).toBe(0);
-    expect(threads % DEPTH).toBe(0);
+    expect([across % 8, down % 4]).toEqual([0, 0]);
+    expect([(across * run * depth) % threads, (4 * down * quads * depth) % threads]).toEqual([0, 0]);
+  });
+
+  test('a tile that needs more workgroup memory than the device allows is left out', () => {
+    const large = WORKGROUP_TILES.filter((tile) => stagedBytes(tile) > 16384).map(({ name }) => `workgroup ${name}`);
+    expect(large.length).toBeGreaterThan(0);
+    const shape = { n: 1, h: 64, w: 64, c: 256 };
+    expect(namesOn({}, shape).names).toEqual(expect.not.arrayContaining(large));
+    expect(namesOn({ workgroupBytes: 32768 }, shape).names).toEqual(expect.arrayContaining(large));
   });
 });

@@ -69,8 +69,7 @@ export function variantsFor(
  */
 export function oneOfEachWay(names: readonly string[]): string[] {
   if (process.env['PILOTWAVE_ALL_VARIANTS']) return [...names];
-  const wayOf = (name: string) =>
-    name.startsWith('winograd ') ? name.split(' ', 2).join(' ') : name.split(' ', 1)[0]!;
+  const wayOf = (name: string) => name.replace(/ [\dx]+$/, '');
   const seen = new Set<string>();
   return names.filter((name) => {
     const first = !seen.has(wayOf(name));
