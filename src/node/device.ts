@@ -4,6 +4,8 @@
 import { tmpdir } from 'node:os';
 import { type AdapterDescription, describeAdapter, deviceOf } from '../runtime/device.ts';
 import { DeviceError } from '../runtime/errors.ts';
+import { subgroupMatrixOf } from '../runtime/subgroup_matrix.ts';
+import { subgroupMatrixWorks } from './matrix_probe.ts';
 import {
   browserDriver,
   gpuDeviceFile,
@@ -40,17 +42,31 @@ interface Attempt {
 /** Dawn's own object must outlive the devices it gave. */
 const kept: GPU[] = [];
 
+export interface NodeDeviceOptions {
+  /**
+   * Allows Dawn's experimental API, of which kernels use matrices held by a subgroup (accuracy "reduced"): where the adapter
+   * has them, and a trial in another process went well. By default false.
+   */
+  readonly experimental?: boolean;
+}
+
+/** Dawn's option that allows it. On NVIDIA's drivers Dawn keeps float16 back, of which such matrices consist. */
+const EXPERIMENTAL = 'enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia';
+
 /**
  * @throws DeviceError "no-webgpu" if the package "webgpu" is not installed, "no-adapter" if no adapter fits the choice
  */
-export async function requestNodeDevice(choice: AdapterChoice = 'auto'): Promise<NodeDevice> {
+export async function requestNodeDevice(
+  choice: AdapterChoice = 'auto',
+  { experimental = false }: NodeDeviceOptions = {},
+): Promise<NodeDevice> {
   const dawn = await loadDawn();
   const seen: string[] = [];
   for (const attempt of attempts()) {
     if (choice === 'gpu' && attempt.software) continue;
     if (choice === 'software' && !attempt.software) continue;
     if (attempt.prepare && !attempt.prepare()) continue;
-    const found = await within(attempt.environment, () => tryAdapter(dawn, attempt, choice, seen));
+    const found = await within(attempt.environment, () => tryAdapter(dawn, attempt, choice, experimental, seen));
     if (found) return found;
   }
   const tried = seen.length > 0 ? `found ${[...new Set(seen)].join(', ')}` : 'found none at all';
@@ -113,12 +129,20 @@ function* attempts(): Generator<Attempt> {
   }
 }
 
-async function tryAdapter(dawn: Dawn, attempt: Attempt, choice: string, seen: string[]): Promise<NodeDevice | null> {
+async function tryAdapter(
+  dawn: Dawn,
+  attempt: Attempt,
+  choice: string,
+  experimental: boolean,
+  seen: string[],
+): Promise<NodeDevice | null> {
   const byName = !['auto', 'gpu', 'software'].includes(choice);
-  const options: string[] = [];
+  const options: string[] = experimental ? [EXPERIMENTAL] : [];
+  let found = false;
   if (byName) {
     const name = (await adapterNames(dawn)).find((n) => n.toLowerCase().includes(choice.toLowerCase()));
     if (name) options.push(`adapter=${name}`);
+    found = name !== undefined;
   }
   const gpu = dawn.create(options);
   let adapter: GPUAdapter | null;
@@ -131,7 +155,12 @@ async function tryAdapter(dawn: Dawn, attempt: Attempt, choice: string, seen: st
   const description = describeAdapter(adapter.info);
   seen.push(description.name);
   if (description.software !== attempt.software) return null;
-  if (byName && options.length === 0 && !matches(description, choice)) return null;
+  if (byName && !found && !matches(description, choice)) return null;
+  const matrix = subgroupMatrixOf(adapter.features, adapter.info);
+  if (experimental && matrix && !(await subgroupMatrixWorks(options, matrix))) {
+    console.warn(`${description.name}: the driver fails on matrices held by a subgroup, so they are not used`);
+    return tryAdapter(dawn, attempt, choice, false, seen);
+  }
   kept.push(gpu);
   const device = await deviceOf(adapter);
   if (description.software) sleepWhileWaiting(device);

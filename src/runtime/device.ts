@@ -8,7 +8,7 @@ import { DeviceError } from './errors.ts';
 import type { Target } from './graph.ts';
 import { Pipelines } from './pipelines.ts';
 import { browserStore, shippedTable } from './shipped_tuning.ts';
-import { noteSubgroupMatrix, SUBGROUP_MATRIX_FEATURE, subgroupMatrixOf } from './subgroup_matrix.ts';
+import { noteSubgroupMatrix, SUBGROUP_MATRIX_FEATURE, subgroupMatrixOfDevice } from './subgroup_matrix.ts';
 import { SubmitPacer } from './submit.ts';
 import { Tuner, type TunerOptions } from './tuner.ts';
 import { Tuning } from './tuning.ts';
@@ -122,7 +122,7 @@ export class Runtime {
       features: new Set(device.features),
       bindingBytes: Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize),
       workgroupBytes: device.limits.maxComputeWorkgroupStorageSize,
-      subgroupMatrix: subgroupMatrixOf(device),
+      subgroupMatrix: subgroupMatrixOfDevice(device),
       accuracy,
       variants,
       tuning: known,

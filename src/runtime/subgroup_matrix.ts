@@ -41,12 +41,15 @@ export function noteSubgroupMatrix(device: GPUDevice, info: GPUAdapterInfo): voi
   noted.set(device, info);
 }
 
-/** The shape to use on a device, the one with most work a product; undefined if there is none. */
-export function subgroupMatrixOf(device: GPUDevice): SubgroupMatrix | undefined {
-  const { features } = device;
+/** The shape to use on a device. */
+export const subgroupMatrixOfDevice = (device: GPUDevice): SubgroupMatrix | undefined =>
+  subgroupMatrixOf(device.features, device.adapterInfo) ??
+  (noted.has(device) ? subgroupMatrixOf(device.features, noted.get(device)!) : undefined);
+
+/** The shape with most work a product; undefined if there is none. */
+export function subgroupMatrixOf(features: GPUSupportedFeatures, info: GPUAdapterInfo): SubgroupMatrix | undefined {
   if (!features.has(SUBGROUP_MATRIX_FEATURE as GPUFeatureName) || !features.has('shader-f16')) return undefined;
-  const shapes = [device.adapterInfo, noted.get(device)].flatMap((info) => (info ? shapesOf(info as MatrixInfo) : []));
-  return shapes.sort((a, b) => b.m * b.n * b.k - a.m * a.n * a.k)[0];
+  return shapesOf(info as MatrixInfo).sort((a, b) => b.m * b.n * b.k - a.m * a.n * a.k)[0];
 }
 
 function shapesOf({ subgroupMinSize, subgroupMaxSize, subgroupMatrixConfigs = [] }: MatrixInfo): SubgroupMatrix[] {
