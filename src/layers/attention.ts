@@ -16,6 +16,7 @@ import type { ChannelMap } from '../runtime/weights.ts';
 import type { AttentionCall, AttentionGradientCall, AttentionWay } from './attention_call.ts';
 import { online } from './attention_online.ts';
 import { stepwise } from './attention_stepwise.ts';
+import { tiled } from './attention_tiled.ts';
 
 export interface Attention {
   readonly heads: number;
@@ -50,7 +51,7 @@ export function channelMaps(
   return { qkv, out: padded === width ? null : out };
 }
 
-const WAYS: readonly AttentionWay[] = [online, ...stepwise];
+const WAYS: readonly AttentionWay[] = [online, ...tiled, ...stepwise];
 
 const shapeFor =
   (form: string) =>

@@ -8,7 +8,17 @@ import { checkpointOf, expectClose, noWeights, run, testRuntime, values } from '
 import * as reference from '../reference/operations.ts';
 
 const own = await testRuntime();
-const WAYS = ['online', 'stepwise 16x4', 'stepwise 8x4', 'stepwise 4x2'] as const;
+const WAYS = [
+  'online',
+  'tiled 64x64',
+  'tiled 64x32',
+  'tiled 32x64',
+  'tiled 32x32',
+  'tiled 16x64',
+  'stepwise 16x4',
+  'stepwise 8x4',
+  'stepwise 4x2',
+] as const;
 const runtimes = Object.fromEntries(
   WAYS.map((way) => [way, new Runtime(own.device, { variants: { attention: way } })]),
 ) as Record<(typeof WAYS)[number], Runtime>;
