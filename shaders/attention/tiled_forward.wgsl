@@ -38,7 +38,7 @@ const V_STEPS: u32 = COLUMNS / LINES;
 // Pitches such that what 8 neighbours stage falls into different banks.
 const Q_PITCH: u32 = ROW_QUADS + 1u;
 const K_PITCH: u32 = COLUMN_QUADS + 8u / DEPTH;
-const WEIGHT_PITCH: u32 = ROW_QUADS + 8u / DOWN - 1u;
+const SHARE_PITCH: u32 = ROW_QUADS + 8u / DOWN - 1u;
 const HALF: u32 = 4u * DEPTH * K_PITCH;
 
 override TOKENS: u32;
@@ -53,7 +53,7 @@ override SCALE: f32;
 
 var<workgroup> staged_q: array<vec4f, 4u * WIDE * Q_PITCH>; // [channel of a quad, quad, queries]
 var<workgroup> staged: array<vec4f, 2u * HALF>; // [half], then of k [channel of a quad, quad, keys], of v [key, quad]
-var<workgroup> weights: array<vec4f, COLUMNS * WEIGHT_PITCH>; // [key, queries]
+var<workgroup> shares: array<vec4f, COLUMNS * SHARE_PITCH>; // [key, queries]
 var<workgroup> row_values: array<vec4f, ACROSS * ROW_QUADS>; // [invocation across, queries]: largest scores, at last sums
 
 @compute @workgroup_size(THREADS)
@@ -169,13 +169,13 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
       }
     } else if (step > 0u) {
       for (var n = 0u; n < LINES; n++) {
-        let weights_at = ((now - k_steps) * LINES + n) * WEIGHT_PITCH + down;
+        let shares_at = ((now - k_steps) * LINES + n) * SHARE_PITCH + down;
         var values: array<vec4f, QUADS>;
         for (var d = 0u; d < QUADS; d++) {
           values[d] = staged[here + n * WIDE + d * ACROSS + across];
         }
         for (var a = 0u; a < RUN; a++) {
-          let w = weights[weights_at + a * DOWN];
+          let w = shares[shares_at + a * DOWN];
           for (var d = 0u; d < QUADS; d++) {
             sums[(4u * d) * RUN + a] = fma(vec4f(w.x), values[d], sums[(4u * d) * RUN + a]);
             sums[(4u * d + 1u) * RUN + a] = fma(vec4f(w.y), values[d], sums[(4u * d + 1u) * RUN + a]);
@@ -221,7 +221,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
           for (var c = 0u; c < 4u; c++) {
             let w = exp2(scores[(4u * j + c) * RUN + a] - peak);
             total[a] += w;
-            weights[((j * ACROSS + across) * 4u + c) * WEIGHT_PITCH + a * DOWN + down] = w;
+            shares[((j * ACROSS + across) * 4u + c) * SHARE_PITCH + a * DOWN + down] = w;
             scores[(4u * j + c) * RUN + a] = vec4f();
           }
         }
