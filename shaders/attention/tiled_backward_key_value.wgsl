@@ -68,7 +68,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
 
   // What this invocation stages of each step of k q^T and v d_out^T: four keys, or four queries, times a quad.
   let stages_rows = local < DEPTH * ROW_QUADS;
-  let stages_columns = !stages_rows && local < DEPTH * (ROW_QUADS + COLUMN_QUADS);
+  let stages = local < DEPTH * (ROW_QUADS + COLUMN_QUADS);
   let own_quad = local % DEPTH;
   let own_four = select(local - DEPTH * ROW_QUADS, local, stages_rows) / DEPTH;
   let own_pitch = select(COLUMN_PITCH, ROW_PITCH, stages_rows);
@@ -93,7 +93,8 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   var next_query = 0u; // the first of the tile that the next step belongs to
   var next_second = false; // whether it is of the last two rounds
   var next_step = 0u; // of two rounds
-  var second = false; // the same of the step that is multiplied
+  var first_query = 0u; // the same of the step that is multiplied
+  var second = false;
   var now = 0u;
   for (var step = 0u; step <= steps; step++) {
     let there = step % 2u * HALF; // where the next step goes
@@ -105,19 +106,20 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
     if (step < steps) {
       if (next_step < round) {
         let quad = next_step * DEPTH + own_quad;
-        let present = quad < HEAD_QUADS;
+        let token0 = select(next_query, first_key, stages_rows) + own_four * 4u;
+        let last = select(QUERIES, TOKENS, stages_rows) - 1u;
+        let present = quad < HEAD_QUADS && stages;
         for (var i = 0u; i < 4u; i++) {
           next[i] = vec4f();
-          if (present && stages_rows) {
-            let key = min(first_key + own_four * 4u + i, TOKENS - 1u);
-            next[i] = qkv[select(k_start, v_start, next_second) + key * token + quad];
-          } else if (present && stages_columns) {
-            let query = min(next_query + own_four * 4u + i, QUERIES - 1u);
-            if (next_second) {
-              next[i] = d_out[answer_start + query * answer + quad];
-            } else {
-              next[i] = qkv[q_start + query * token + quad];
-            }
+        }
+        if (present && !stages_rows && next_second) {
+          for (var i = 0u; i < 4u; i++) {
+            next[i] = d_out[answer_start + min(token0 + i, last) * answer + quad];
+          }
+        } else if (present) {
+          let start = select(q_start, select(k_start, v_start, next_second), stages_rows) + quad;
+          for (var i = 0u; i < 4u; i++) {
+            next[i] = qkv[start + min(token0 + i, last) * token];
           }
         }
         if (next_step == 0u && local < COLUMNS && next_query + local < QUERIES) {
@@ -126,21 +128,23 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
         }
       } else {
         let query0 = next_query + (next_step - round) * LINES;
-        for (var s = 0u; s < LINE_LOADS; s++) {
-          let entry = local + s * THREADS;
-          let query = min(query0 + entry / WIDE, QUERIES - 1u);
-          let quad = min(entry % WIDE, HEAD_QUADS - 1u);
-          if (next_second) {
-            next[s] = qkv[q_start + query * token + quad];
-          } else {
-            next[s] = d_out[answer_start + query * answer + quad];
+        if (next_second) {
+          for (var s = 0u; s < LINE_LOADS; s++) {
+            let entry = local + s * THREADS;
+            next[s] = qkv[q_start + min(query0 + entry / WIDE, QUERIES - 1u) * token + min(entry % WIDE, HEAD_QUADS - 1u)];
+          }
+        } else {
+          for (var s = 0u; s < LINE_LOADS; s++) {
+            let entry = local + s * THREADS;
+            next[s] = d_out[answer_start + min(query0 + entry / WIDE, QUERIES - 1u) * answer + min(entry % WIDE, HEAD_QUADS - 1u)];
           }
         }
       }
     }
 
     if (step > 0u && now < round) {
-      for (var d = 0u; d < DEPTH; d++) {
+      let depth = min(DEPTH, HEAD_QUADS - now * DEPTH);
+      for (var d = 0u; d < depth; d++) {
         for (var c = 0u; c < 4u; c++) {
           let rows_at = here + (c * DEPTH + d) * ROW_PITCH + down;
           let columns_at = here + COLUMNS_AT + (c * DEPTH + d) * COLUMN_PITCH + across;
@@ -159,55 +163,69 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
           }
         }
       }
-      if (now + 1u == round) {
+      if (now + 1u == round && second) {
         for (var j = 0u; j < QUERY_QUADS; j++) {
           for (var c = 0u; c < 4u; c++) {
             let query = (j * ACROSS + across) * 4u + c;
-            let query_lse = column_lse[query];
             let query_delta = column_delta[query];
             for (var a = 0u; a < RUN; a++) {
-              let at = query * SHARE_PITCH + a * DOWN + down;
-              if (second) {
-                shares[at] *= scores[(4u * j + c) * RUN + a] - query_delta;
-              } else {
-                shares[at] = exp2(scores[(4u * j + c) * RUN + a] * (SCALE * 1.4426950408889634) - query_lse);
-              }
+              shares[query * SHARE_PITCH + a * DOWN + down] *= scores[(4u * j + c) * RUN + a] - query_delta;
+              scores[(4u * j + c) * RUN + a] = vec4f();
+            }
+          }
+        }
+      } else if (now + 1u == round) {
+        for (var j = 0u; j < QUERY_QUADS; j++) {
+          for (var c = 0u; c < 4u; c++) {
+            let query = (j * ACROSS + across) * 4u + c;
+            let query_lse = vec4f(column_lse[query]);
+            for (var a = 0u; a < RUN; a++) {
+              let p = exp2(fma(scores[(4u * j + c) * RUN + a], vec4f(SCALE * 1.4426950408889634), -query_lse));
+              shares[query * SHARE_PITCH + a * DOWN + down] = p;
               scores[(4u * j + c) * RUN + a] = vec4f();
             }
           }
         }
       }
-    } else if (step > 0u && second) {
-      for (var n = 0u; n < LINES; n++) {
-        let shares_at = ((now - round) * LINES + n) * SHARE_PITCH + down;
-        var values: array<vec4f, QUADS>;
-        for (var d = 0u; d < QUADS; d++) {
-          values[d] = staged[here + n * WIDE + d * ACROSS + across];
-        }
-        for (var a = 0u; a < RUN; a++) {
-          let w = shares[shares_at + a * DOWN];
-          for (var d = 0u; d < QUADS; d++) {
-            dk[(4u * d) * RUN + a] = fma(vec4f(w.x), values[d], dk[(4u * d) * RUN + a]);
-            dk[(4u * d + 1u) * RUN + a] = fma(vec4f(w.y), values[d], dk[(4u * d + 1u) * RUN + a]);
-            dk[(4u * d + 2u) * RUN + a] = fma(vec4f(w.z), values[d], dk[(4u * d + 2u) * RUN + a]);
-            dk[(4u * d + 3u) * RUN + a] = fma(vec4f(w.w), values[d], dk[(4u * d + 3u) * RUN + a]);
+    } else if (step > 0u) {
+      let line0 = (now - round) * LINES;
+      let lines = min(LINES, max(QUERIES, first_query + line0) - first_query - line0);
+      if (second) {
+        for (var first_line = 0u; first_line < lines; first_line += 4u) {
+          for (var n = first_line; n < first_line + 4u; n++) {
+            let shares_at = (line0 + n) * SHARE_PITCH + down;
+            var values: array<vec4f, QUADS>;
+            for (var d = 0u; d < QUADS; d++) {
+              values[d] = staged[here + n * WIDE + d * ACROSS + across];
+            }
+            for (var a = 0u; a < RUN; a++) {
+              let w = shares[shares_at + a * DOWN];
+              for (var d = 0u; d < QUADS; d++) {
+                dk[(4u * d) * RUN + a] = fma(vec4f(w.x), values[d], dk[(4u * d) * RUN + a]);
+                dk[(4u * d + 1u) * RUN + a] = fma(vec4f(w.y), values[d], dk[(4u * d + 1u) * RUN + a]);
+                dk[(4u * d + 2u) * RUN + a] = fma(vec4f(w.z), values[d], dk[(4u * d + 2u) * RUN + a]);
+                dk[(4u * d + 3u) * RUN + a] = fma(vec4f(w.w), values[d], dk[(4u * d + 3u) * RUN + a]);
+              }
+            }
           }
         }
-      }
-    } else if (step > 0u) {
-      for (var n = 0u; n < LINES; n++) {
-        let shares_at = ((now - round) * LINES + n) * SHARE_PITCH + down;
-        var values: array<vec4f, QUADS>;
-        for (var d = 0u; d < QUADS; d++) {
-          values[d] = staged[here + n * WIDE + d * ACROSS + across];
-        }
-        for (var a = 0u; a < RUN; a++) {
-          let w = shares[shares_at + a * DOWN];
-          for (var d = 0u; d < QUADS; d++) {
-            dv[(4u * d) * RUN + a] = fma(vec4f(w.x), values[d], dv[(4u * d) * RUN + a]);
-            dv[(4u * d + 1u) * RUN + a] = fma(vec4f(w.y), values[d], dv[(4u * d + 1u) * RUN + a]);
-            dv[(4u * d + 2u) * RUN + a] = fma(vec4f(w.z), values[d], dv[(4u * d + 2u) * RUN + a]);
-            dv[(4u * d + 3u) * RUN + a] = fma(vec4f(w.w), values[d], dv[(4u * d + 3u) * RUN + a]);
+      } else {
+        for (var first_line = 0u; first_line < lines; first_line += 4u) {
+          for (var n = first_line; n < first_line + 4u; n++) {
+            let shares_at = (line0 + n) * SHARE_PITCH + down;
+            var values: array<vec4f, QUADS>;
+            for (var d = 0u; d < QUADS; d++) {
+              values[d] = staged[here + n * WIDE + d * ACROSS + across];
+            }
+            for (var a = 0u; a < RUN; a++) {
+              let w = shares[shares_at + a * DOWN];
+              for (var d = 0u; d < QUADS; d++) {
+                dv[(4u * d) * RUN + a] = fma(vec4f(w.x), values[d], dv[(4u * d) * RUN + a]);
+                dv[(4u * d + 1u) * RUN + a] = fma(vec4f(w.y), values[d], dv[(4u * d + 1u) * RUN + a]);
+                dv[(4u * d + 2u) * RUN + a] = fma(vec4f(w.z), values[d], dv[(4u * d + 2u) * RUN + a]);
+                dv[(4u * d + 3u) * RUN + a] = fma(vec4f(w.w), values[d], dv[(4u * d + 3u) * RUN + a]);
+              }
+            }
           }
         }
       }
@@ -218,7 +236,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
         for (var s = 0u; s < LINE_LOADS; s++) {
           staged[there + local + s * THREADS] = next[s];
         }
-      } else if (stages_rows || stages_columns) {
+      } else if (stages) {
         let turned = transpose(mat4x4f(next[0], next[1], next[2], next[3]));
         let at = there + own_place;
         staged[at] = turned[0];
@@ -233,6 +251,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
     }
     workgroupBarrier();
 
+    first_query = next_query;
     second = next_second;
     now = next_step;
     next_step++;
@@ -245,16 +264,15 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
     }
   }
 
-  for (var a = 0u; a < RUN; a++) {
-    for (var c = 0u; c < 4u; c++) {
-      let key = first_key + (a * DOWN + down) * 4u + c;
-      if (key < TOKENS) {
-        for (var d = 0u; d < QUADS; d++) {
-          if (d * ACROSS + across < HEAD_QUADS) {
-            let at = key * token + d * ACROSS + across;
-            d_qkv[k_start + at] = dk[(4u * d + c) * RUN + a] * SCALE;
-            d_qkv[v_start + at] = dv[(4u * d + c) * RUN + a];
-          }
+  // A key too many repeats the last and is stored there again: a branch a store is what compilers take most time for.
+  for (var d = 0u; d < QUADS; d++) {
+    let quad = d * ACROSS + across;
+    if (quad < HEAD_QUADS) {
+      for (var a = 0u; a < RUN; a++) {
+        for (var c = 0u; c < 4u; c++) {
+          let at = min(first_key + (a * DOWN + down) * 4u + c, TOKENS - 1u) * token + quad;
+          d_qkv[k_start + at] = dk[(4u * d + c) * RUN + a] * SCALE;
+          d_qkv[v_start + at] = dv[(4u * d + c) * RUN + a];
         }
       }
     }

@@ -84,7 +84,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
 
   // What this invocation stages of each step of q k^T and d_out v^T: four queries, or four keys, times a quad.
   let stages_rows = local < DEPTH * ROW_QUADS;
-  let stages_columns = !stages_rows && local < DEPTH * (ROW_QUADS + COLUMN_QUADS);
+  let stages = local < DEPTH * (ROW_QUADS + COLUMN_QUADS);
   let own_quad = local % DEPTH;
   let own_four = select(local - DEPTH * ROW_QUADS, local, stages_rows) / DEPTH;
   let own_pitch = select(COLUMN_PITCH, ROW_PITCH, stages_rows);
@@ -118,19 +118,20 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
       if (next_step < 2u * round) {
         let second = next_step >= round;
         let quad = select(next_step, next_step - round, second) * DEPTH + own_quad;
-        let present = quad < HEAD_QUADS;
+        let token0 = select(next_key, first_query, stages_rows) + own_four * 4u;
+        let last = select(TOKENS, QUERIES, stages_rows) - 1u;
+        let present = quad < HEAD_QUADS && stages;
         for (var i = 0u; i < 4u; i++) {
           next[i] = vec4f();
-          if (present && stages_columns) {
-            let key = min(next_key + own_four * 4u + i, TOKENS - 1u);
-            next[i] = qkv[select(k_start, v_start, second) + key * token + quad];
-          } else if (present && stages_rows) {
-            let query = min(first_query + own_four * 4u + i, QUERIES - 1u);
-            if (second) {
-              next[i] = d_out[answer_start + query * answer + quad];
-            } else {
-              next[i] = qkv[q_start + query * token + quad];
-            }
+        }
+        if (present && stages_rows && second) {
+          for (var i = 0u; i < 4u; i++) {
+            next[i] = d_out[answer_start + min(token0 + i, last) * answer + quad];
+          }
+        } else if (present) {
+          let start = select(select(k_start, v_start, second), q_start, stages_rows) + quad;
+          for (var i = 0u; i < 4u; i++) {
+            next[i] = qkv[start + min(token0 + i, last) * token];
           }
         }
       } else {
@@ -144,7 +145,8 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
     }
 
     if (step > 0u && now < 2u * round) {
-      for (var d = 0u; d < DEPTH; d++) {
+      let depth = min(DEPTH, HEAD_QUADS - select(now, now - round, now >= round) * DEPTH);
+      for (var d = 0u; d < depth; d++) {
         for (var c = 0u; c < 4u; c++) {
           let rows_at = here + (c * DEPTH + d) * ROW_PITCH + down;
           let columns_at = here + COLUMNS_AT + (c * DEPTH + d) * COLUMN_PITCH + across;
@@ -190,19 +192,23 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
         }
       }
     } else if (step > 0u) {
-      for (var n = 0u; n < LINES; n++) {
-        let shares_at = ((now - 2u * round) * LINES + n) * SHARE_PITCH + down;
-        var values: array<vec4f, QUADS>;
-        for (var d = 0u; d < QUADS; d++) {
-          values[d] = staged[here + n * WIDE + d * ACROSS + across];
-        }
-        for (var a = 0u; a < RUN; a++) {
-          let w = shares[shares_at + a * DOWN];
+      let line0 = (now - 2u * round) * LINES;
+      let lines = min(LINES, max(TOKENS, first_key + line0) - first_key - line0);
+      for (var first_line = 0u; first_line < lines; first_line += 4u) {
+        for (var n = first_line; n < first_line + 4u; n++) {
+          let shares_at = (line0 + n) * SHARE_PITCH + down;
+          var values: array<vec4f, QUADS>;
           for (var d = 0u; d < QUADS; d++) {
-            sums[(4u * d) * RUN + a] = fma(vec4f(w.x), values[d], sums[(4u * d) * RUN + a]);
-            sums[(4u * d + 1u) * RUN + a] = fma(vec4f(w.y), values[d], sums[(4u * d + 1u) * RUN + a]);
-            sums[(4u * d + 2u) * RUN + a] = fma(vec4f(w.z), values[d], sums[(4u * d + 2u) * RUN + a]);
-            sums[(4u * d + 3u) * RUN + a] = fma(vec4f(w.w), values[d], sums[(4u * d + 3u) * RUN + a]);
+            values[d] = staged[here + n * WIDE + d * ACROSS + across];
+          }
+          for (var a = 0u; a < RUN; a++) {
+            let w = shares[shares_at + a * DOWN];
+            for (var d = 0u; d < QUADS; d++) {
+              sums[(4u * d) * RUN + a] = fma(vec4f(w.x), values[d], sums[(4u * d) * RUN + a]);
+              sums[(4u * d + 1u) * RUN + a] = fma(vec4f(w.y), values[d], sums[(4u * d + 1u) * RUN + a]);
+              sums[(4u * d + 2u) * RUN + a] = fma(vec4f(w.z), values[d], sums[(4u * d + 2u) * RUN + a]);
+              sums[(4u * d + 3u) * RUN + a] = fma(vec4f(w.w), values[d], sums[(4u * d + 3u) * RUN + a]);
+            }
           }
         }
       }
@@ -213,7 +219,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
         for (var s = 0u; s < LINE_LOADS; s++) {
           staged[there + local + s * THREADS] = next[s];
         }
-      } else if (stages_rows || stages_columns) {
+      } else if (stages) {
         let turned = transpose(mat4x4f(next[0], next[1], next[2], next[3]));
         let at = there + own_place;
         staged[at] = turned[0];
@@ -233,15 +239,14 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
     }
   }
 
-  for (var a = 0u; a < RUN; a++) {
-    for (var c = 0u; c < 4u; c++) {
-      let query = first_query + (a * DOWN + down) * 4u + c;
-      if (query < TOKENS) {
-        for (var d = 0u; d < QUADS; d++) {
-          if (d * ACROSS + across < HEAD_QUADS) {
-            let gradient = select(vec4f(), sums[(4u * d + c) * RUN + a] * SCALE, query < QUERIES);
-            d_qkv[q_start + query * token + d * ACROSS + across] = gradient;
-          }
+  // A query too many repeats the last and is stored there again: a branch a store is what compilers take most time for.
+  for (var d = 0u; d < QUADS; d++) {
+    let quad = d * ACROSS + across;
+    if (quad < HEAD_QUADS) {
+      for (var a = 0u; a < RUN; a++) {
+        for (var c = 0u; c < 4u; c++) {
+          let query = min(first_query + (a * DOWN + down) * 4u + c, TOKENS - 1u);
+          d_qkv[q_start + query * token + quad] = select(vec4f(), sums[(4u * d + c) * RUN + a] * SCALE, query < QUERIES);
         }
       }
     }

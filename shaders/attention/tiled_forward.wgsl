@@ -15,7 +15,7 @@
 // multiplied, the values of the next step are on their way to registers, and then go into the other half. One barrier a step,
 // and one more a tile of keys, for the largest score of a query is known to all of its invocations before the weights are.
 // Neighbours are next to each other along the queries, so that what 8 of them touch lies in different banks or in one place.
-// A key too many repeats the last one with a weight of zero, a query too many repeats the last one and is not stored.
+// A key too many repeats the last one with a weight of zero, a query too many repeats the last one.
 //
 // Host checks: DOWN is 4 or 8; DEPTH divides ACROSS and 8; DEPTH * COLUMNS / 4 <= THREADS; LINES divides COLUMNS;
 // LINES * WIDE <= HALF and is THREADS times 1 to 4; HEAD_QUADS <= WIDE.
@@ -63,6 +63,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   let q_start = (group.y / HEADS) * TOKENS * token + (group.y % HEADS) * 3u * HEAD_QUADS;
   let k_start = q_start + HEAD_QUADS;
   let v_start = k_start + HEAD_QUADS;
+  let answer_start = ((group.y / HEADS) * QUERIES * HEADS + group.y % HEADS) * HEAD_QUADS;
   let down = local % DOWN;
   let across = local / DOWN;
 
@@ -131,7 +132,8 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
     }
 
     if (step > 0u && now < k_steps) {
-      for (var d = 0u; d < DEPTH; d++) {
+      let depth = min(DEPTH, HEAD_QUADS - now * DEPTH);
+      for (var d = 0u; d < depth; d++) {
         for (var c = 0u; c < 4u; c++) {
           let q_at = (c * WIDE + now * DEPTH + d) * Q_PITCH + down;
           let k_at = here + (c * DEPTH + d) * K_PITCH + across;
@@ -168,19 +170,23 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
         }
       }
     } else if (step > 0u) {
-      for (var n = 0u; n < LINES; n++) {
-        let shares_at = ((now - k_steps) * LINES + n) * SHARE_PITCH + down;
-        var values: array<vec4f, QUADS>;
-        for (var d = 0u; d < QUADS; d++) {
-          values[d] = staged[here + n * WIDE + d * ACROSS + across];
-        }
-        for (var a = 0u; a < RUN; a++) {
-          let w = shares[shares_at + a * DOWN];
+      let line0 = (now - k_steps) * LINES;
+      let lines = min(LINES, max(TOKENS, first_key + line0) - first_key - line0);
+      for (var first_line = 0u; first_line < lines; first_line += 4u) {
+        for (var n = first_line; n < first_line + 4u; n++) {
+          let shares_at = (line0 + n) * SHARE_PITCH + down;
+          var values: array<vec4f, QUADS>;
           for (var d = 0u; d < QUADS; d++) {
-            sums[(4u * d) * RUN + a] = fma(vec4f(w.x), values[d], sums[(4u * d) * RUN + a]);
-            sums[(4u * d + 1u) * RUN + a] = fma(vec4f(w.y), values[d], sums[(4u * d + 1u) * RUN + a]);
-            sums[(4u * d + 2u) * RUN + a] = fma(vec4f(w.z), values[d], sums[(4u * d + 2u) * RUN + a]);
-            sums[(4u * d + 3u) * RUN + a] = fma(vec4f(w.w), values[d], sums[(4u * d + 3u) * RUN + a]);
+            values[d] = staged[here + n * WIDE + d * ACROSS + across];
+          }
+          for (var a = 0u; a < RUN; a++) {
+            let w = shares[shares_at + a * DOWN];
+            for (var d = 0u; d < QUADS; d++) {
+              sums[(4u * d) * RUN + a] = fma(vec4f(w.x), values[d], sums[(4u * d) * RUN + a]);
+              sums[(4u * d + 1u) * RUN + a] = fma(vec4f(w.y), values[d], sums[(4u * d + 1u) * RUN + a]);
+              sums[(4u * d + 2u) * RUN + a] = fma(vec4f(w.z), values[d], sums[(4u * d + 2u) * RUN + a]);
+              sums[(4u * d + 3u) * RUN + a] = fma(vec4f(w.w), values[d], sums[(4u * d + 3u) * RUN + a]);
+            }
           }
         }
       }
@@ -248,18 +254,19 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
       whole += row_values[other * ROW_QUADS + a * DOWN + down];
     }
     let row_lse = (largest[a] + log2(whole)) * 0.6931471805599453;
-    for (var c = 0u; c < 4u; c++) {
-      let query = first_query + (a * DOWN + down) * 4u + c;
-      if (query < QUERIES) {
-        let row = (group.y / HEADS * QUERIES + query) * HEADS * HEAD_QUADS + (group.y % HEADS) * HEAD_QUADS;
-        for (var d = 0u; d < QUADS; d++) {
-          if (d * ACROSS + across < HEAD_QUADS) {
-            out[row + d * ACROSS + across] = sums[(4u * d + c) * RUN + a] / whole[c];
-          }
+    // A query too many repeats the last and is stored there again: a branch a store is what compilers take most time for.
+    for (var d = 0u; d < QUADS; d++) {
+      let quad = d * ACROSS + across;
+      if (quad < HEAD_QUADS) {
+        for (var c = 0u; c < 4u; c++) {
+          let query = min(first_query + (a * DOWN + down) * 4u + c, QUERIES - 1u);
+          out[answer_start + query * HEADS * HEAD_QUADS + quad] = sums[(4u * d + c) * RUN + a] / whole[c];
         }
-        if (across == 0u) {
-          lse[group.y * QUERIES + query] = row_lse[c];
-        }
+      }
+    }
+    if (across == 0u) {
+      for (var c = 0u; c < 4u; c++) {
+        lse[group.y * QUERIES + min(first_query + (a * DOWN + down) * 4u + c, QUERIES - 1u)] = row_lse[c];
       }
     }
   }

@@ -93,10 +93,10 @@ const backwardBytes = (tile: Tile): number =>
 const forwardDepth = (target: Target, tile: Tile, headQuads: number): number | undefined =>
   FORWARD_DEPTHS.find((depth) => forwardBytes(tile, headQuads, depth) <= workgroupBytes(target));
 
-/** Every invocation brings the same number of vec4f of a step's lines. */
+/** The shaders take four lines at a time, and every invocation brings the same number of vec4f of a step's lines. */
 const linesFit = (tile: Tile, headQuads: number, half: number): boolean => {
-  const vectors = linesOf(tile, headQuads, half) * tile.across * headTile(tile, headQuads);
-  return vectors <= half && vectors % threadsOf(tile) === 0;
+  const lines = linesOf(tile, headQuads, half);
+  return lines % 4 === 0 && (lines * tile.across * headTile(tile, headQuads)) % threadsOf(tile) === 0;
 };
 
 /** For a single query most of a tile would be idle. */
