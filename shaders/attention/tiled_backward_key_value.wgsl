@@ -51,7 +51,7 @@ override SCALE: f32;
 // [half], then rows and columns [channel of a quad, quad, keys or queries], or lines [query, quad]
 var<workgroup> staged: array<vec4f, 2u * HALF>;
 var<workgroup> shares: array<vec4f, COLUMNS * SHARE_PITCH>; // [query, keys]: p, then ds
-var<workgroup> column_lse: array<f32, COLUMNS>; // to the base of 2
+var<workgroup> column_lse: array<f32, COLUMNS>;
 var<workgroup> column_delta: array<f32, COLUMNS>;
 
 @compute @workgroup_size(THREADS)
@@ -123,7 +123,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
           }
         }
         if (next_step == 0u && local < COLUMNS && next_query + local < QUERIES) {
-          next_lse = lse[group.y * QUERIES + next_query + local] * 1.4426950408889634;
+          next_lse = lse[group.y * QUERIES + next_query + local];
           next_delta = delta[group.y * QUERIES + next_query + local];
         }
       } else {
@@ -180,7 +180,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
             let query = (j * ACROSS + across) * 4u + c;
             let query_lse = vec4f(column_lse[query]);
             for (var a = 0u; a < RUN; a++) {
-              let p = exp2(fma(scores[(4u * j + c) * RUN + a], vec4f(SCALE * 1.4426950408889634), -query_lse));
+              let p = exp(fma(scores[(4u * j + c) * RUN + a], vec4f(SCALE), -query_lse));
               shares[query * SHARE_PITCH + a * DOWN + down] = p;
               scores[(4u * j + c) * RUN + a] = vec4f();
             }

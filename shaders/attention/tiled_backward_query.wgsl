@@ -54,7 +54,7 @@ override SCALE: f32;
 // [half], then rows and columns [channel of a quad, quad, queries or keys], or lines [key, quad]
 var<workgroup> staged: array<vec4f, 2u * HALF>;
 var<workgroup> shares: array<vec4f, COLUMNS * SHARE_PITCH>; // [key, queries]: p, then ds
-var<workgroup> row_lse: array<f32, ROWS>; // to the base of 2
+var<workgroup> row_lse: array<f32, ROWS>;
 var<workgroup> row_delta: array<f32, ROWS>;
 
 @compute @workgroup_size(THREADS)
@@ -76,7 +76,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
       sum += dot(d_out[answer_start + query * answer + d], out[answer_start + query * answer + d]);
     }
     row_delta[local] = sum;
-    row_lse[local] = lse[group.y * QUERIES + query] * 1.4426950408889634;
+    row_lse[local] = lse[group.y * QUERIES + query];
     if (first_query + local < QUERIES) {
       delta[group.y * QUERIES + query] = sum;
     }
@@ -172,7 +172,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
           for (var j = 0u; j < KEYS; j++) {
             for (var c = 0u; c < 4u; c++) {
               let key = (j * ACROSS + across) * 4u + c;
-              let p = exp2(fma(scores[(4u * j + c) * RUN + a], vec4f(SCALE * 1.4426950408889634), -subtract));
+              let p = exp(fma(scores[(4u * j + c) * RUN + a], vec4f(SCALE), -subtract));
               shares[key * SHARE_PITCH + a * DOWN + down] = select(vec4f(), p, first_key + key < TOKENS);
               scores[(4u * j + c) * RUN + a] = vec4f();
             }

@@ -9,7 +9,7 @@
 // COLUMNS at a time with a running maximum and sum (online softmax). An invocation makes 4 * RUN queries times 4 * KEYS keys
 // of the scores, then, of what the weights of all its neighbours mix, the same queries times QUADS quads of the head: both
 // products are scalars times vec4f out of workgroup memory, where q, k and the weights lie transposed, four queries or keys in
-// a vec4f. Softmax is taken to the base of 2, its factor being in the staged q.
+// a vec4f. Scores are scaled last, when the largest is taken off: what is nearly 0 then is nearly exact.
 //
 // q stays for all keys. k and v come in steps, DEPTH quads of channels of k or LINES keys of v: while one half of `staged` is
 // multiplied, the values of the next step are on their way to registers, and then go into the other half. One barrier a step,
@@ -78,7 +78,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
         qkv[q_start + min(query + 1u, QUERIES - 1u) * token + quad],
         qkv[q_start + min(query + 2u, QUERIES - 1u) * token + quad],
         qkv[q_start + min(query + 3u, QUERIES - 1u) * token + quad],
-      )) * (SCALE * 1.4426950408889634);
+      ));
     }
     let at = quad * Q_PITCH + entry / WIDE;
     staged_q[at] = turned[0];
@@ -214,7 +214,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
         for (var other = 0u; other < ACROSS; other++) {
           peak = max(peak, row_values[other * ROW_QUADS + a * DOWN + down]);
         }
-        let fade = exp2(largest[a] - peak);
+        let fade = exp((largest[a] - peak) * SCALE);
         largest[a] = peak;
         total[a] *= fade;
         for (var d = 0u; d < QUADS; d++) {
@@ -225,7 +225,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
         }
         for (var j = 0u; j < KEYS; j++) {
           for (var c = 0u; c < 4u; c++) {
-            let w = exp2(scores[(4u * j + c) * RUN + a] - peak);
+            let w = exp((scores[(4u * j + c) * RUN + a] - peak) * SCALE);
             total[a] += w;
             shares[((j * ACROSS + across) * 4u + c) * SHARE_PITCH + a * DOWN + down] = w;
             scores[(4u * j + c) * RUN + a] = vec4f();
@@ -253,7 +253,7 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
     for (var other = 0u; other < ACROSS; other++) {
       whole += row_values[other * ROW_QUADS + a * DOWN + down];
     }
-    let row_lse = (largest[a] + log2(whole)) * 0.6931471805599453;
+    let row_lse = fma(largest[a], vec4f(SCALE), log(whole));
     // A query too many repeats the last and is stored there again: a branch a store is what compilers take most time for.
     for (var d = 0u; d < QUADS; d++) {
       let quad = d * ACROSS + across;

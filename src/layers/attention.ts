@@ -5,8 +5,9 @@
  *
  * The operation knows one layout, [heads, (q, k, v), width padded to a multiple of 4]. The two orders in which ADM's
  * checkpoints store these channels, and odd widths, are settled when the weights around it are packed: `channelMaps`.
- * Saved for the backward pass: the input, the output and the log-sum-exp of each row. There are two ways to the same
- * result: attention_online.ts never stores a score, attention_stepwise.ts stores them and runs large tiles over them.
+ * Saved for the backward pass: the input, the output and the log-sum-exp of each row. There are three ways to the same
+ * result: attention_online.ts never stores a score, attention_stepwise.ts stores them and runs large tiles over them,
+ * attention_tiled.ts keeps tiles of them in workgroup memory.
  */
 import type { Graph } from '../runtime/graph.ts';
 import { type Activation, quads } from '../runtime/resources.ts';

@@ -40,8 +40,8 @@ const extent = ({ across, down, run, columns }: Tile) => ({ rows: 4 * down * run
 /** Quads of channels that a step of the gradient takes: with more, an invocation would stage two things at a time. */
 const BACKWARD_DEPTH = 2;
 
-/** The same forward, the larger one where there is room: it has fewer barriers. */
-const FORWARD_DEPTHS = [4, 2] as const;
+/** The same forward, the most that there is room for: fewer steps have fewer barriers. */
+const FORWARD_DEPTHS = [4, 2, 1] as const;
 
 /** More sums of vec4f than this leave a GPU's registers no room: the gradient of k and v holds scores and both gradients. */
 const MOST_SUMS = 48;
