@@ -12,7 +12,7 @@
 // stays in `shares` until its factor is known. A query too many has an lse so large that p is zero.
 //
 // Host checks: DOWN is 4 or 8; DEPTH divides ACROSS and 8; DEPTH * (ROW_QUADS + COLUMN_QUADS) <= THREADS; COLUMNS <= THREADS;
-// LINES divides COLUMNS; LINES * WIDE <= HALF and is THREADS times 1 to 4; HEAD_QUADS <= WIDE.
+// LINES is a multiple of 4 and divides COLUMNS; LINES * WIDE <= HALF and is THREADS times 1 to 4; HEAD_QUADS <= WIDE.
 
 const ACROSS: u32 = 8u; // tile: invocations along the queries, and along the channels
 const DOWN: u32 = 8u; // tile: invocations along the keys
@@ -131,12 +131,14 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
         if (next_second) {
           for (var s = 0u; s < LINE_LOADS; s++) {
             let entry = local + s * THREADS;
-            next[s] = qkv[q_start + min(query0 + entry / WIDE, QUERIES - 1u) * token + min(entry % WIDE, HEAD_QUADS - 1u)];
+            let query = min(query0 + entry / WIDE, QUERIES - 1u);
+            next[s] = qkv[q_start + query * token + min(entry % WIDE, HEAD_QUADS - 1u)];
           }
         } else {
           for (var s = 0u; s < LINE_LOADS; s++) {
             let entry = local + s * THREADS;
-            next[s] = d_out[answer_start + min(query0 + entry / WIDE, QUERIES - 1u) * answer + min(entry % WIDE, HEAD_QUADS - 1u)];
+            let query = min(query0 + entry / WIDE, QUERIES - 1u);
+            next[s] = d_out[answer_start + query * answer + min(entry % WIDE, HEAD_QUADS - 1u)];
           }
         }
       }

@@ -14,7 +14,7 @@
 // Unlike there the rows too come in steps, for q and d_out together have no room; so one barrier a step is all.
 //
 // Host checks: DOWN is 4 or 8; DEPTH divides ACROSS and 8; DEPTH * (ROW_QUADS + COLUMN_QUADS) <= THREADS; ROWS <= THREADS;
-// LINES divides COLUMNS; LINES * WIDE <= HALF and is THREADS times 1 to 4; HEAD_QUADS <= WIDE.
+// LINES is a multiple of 4 and divides COLUMNS; LINES * WIDE <= HALF and is THREADS times 1 to 4; HEAD_QUADS <= WIDE.
 
 const ACROSS: u32 = 8u; // tile: invocations along the keys, and along the channels
 const DOWN: u32 = 8u; // tile: invocations along the queries

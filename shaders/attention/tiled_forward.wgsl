@@ -17,8 +17,8 @@
 // Neighbours are next to each other along the queries, so that what 8 of them touch lies in different banks or in one place.
 // A key too many repeats the last one with a weight of zero, a query too many repeats the last one.
 //
-// Host checks: DOWN is 4 or 8; DEPTH divides ACROSS and 8; DEPTH * COLUMNS / 4 <= THREADS; LINES divides COLUMNS;
-// LINES * WIDE <= HALF and is THREADS times 1 to 4; HEAD_QUADS <= WIDE.
+// Host checks: DOWN is 4 or 8; DEPTH divides ACROSS and 8; DEPTH * COLUMN_QUADS <= THREADS; LINES is a multiple of 4 and divides
+// COLUMNS; LINES * WIDE <= HALF and is THREADS times 1 to 4; HEAD_QUADS <= WIDE.
 
 const ACROSS: u32 = 8u; // tile: invocations along the keys, and along the channels
 const DOWN: u32 = 8u; // tile: invocations along the queries

@@ -1,9 +1,11 @@
 import { afterAll, describe, expect, test } from 'vitest';
 import * as attention from '../../src/layers/attention.ts';
 import * as attentionPool from '../../src/layers/attention_pool.ts';
+import { add } from '../../src/layers/elementwise.ts';
 import { Runtime } from '../../src/runtime/device.ts';
 import { Graph, type Target } from '../../src/runtime/graph.ts';
 import { schedule } from '../../src/runtime/schedule.ts';
+import { evaluate, setTiles } from '../../src/runtime/tiles.ts';
 import { checkpointOf, expectClose, noWeights, run, testRuntime, values } from '../device.ts';
 import * as reference from '../reference/operations.ts';
 
@@ -154,6 +156,47 @@ describe('tiles in workgroup memory', () => {
     const gradients = reference.attentionGradient(...parts, upstream, n, heads, width, tokens);
     expectClose(found['d']!, pack(gradients, n, heads, width, tokens), 5e-6);
   });
+});
+
+test('tiles need the workgroup memory that they are taken to need, and keep what their kernels ask of the host', () => {
+  const seen = new Set<string>();
+  for (const workgroupBytes of [16384, 32768, 49152]) {
+    for (const width of [3, 16, 17, 32, 48, 64, 100, 128]) {
+      const graph = new Graph({ adapter: 'gpu', slowCompiler: false, workgroupBytes });
+      const qkv = graph.input('qkv', { n: 1, h: 16, w: 16, c: 12 * Math.ceil(width / 4) });
+      const out = attention.forward(graph, { heads: 1, width }, qkv);
+      graph.backward(out, graph.input('d', out.shape), qkv, add);
+      const tiles = graph.operations.flatMap(({ choice }) =>
+        choice!.candidates().filter(({ name }) => name.startsWith('tiled ')),
+      );
+      for (const { name, lower } of tiles) {
+        seen.add(name);
+        for (const { shader, tiles } of lower()) {
+          const text = setTiles(shader.source, tiles);
+          const constants = new Map<string, number>();
+          for (const [, constant, value] of text.matchAll(/\bconst (\w+): u32 = ([^;]+);/g)) {
+            constants.set(constant!, evaluate(value!, constants)!);
+          }
+          const of = (constant: string) => constants.get(constant)!;
+          const memory = [...text.matchAll(/var<workgroup> \w+: array<(\w+), ([^;]+)>;/g)].reduce(
+            (sum, [, type, length]) => sum + (type === 'f32' ? 4 : 16) * evaluate(length!, constants)!,
+            0,
+          );
+          const where = `${name}, width ${width}, ${shader.name}`;
+          expect(memory, where).toBeLessThanOrEqual(workgroupBytes);
+          const gradient = constants.has('ROW_PITCH');
+          const staged = of('COLUMN_QUADS') + (gradient ? of('ROW_QUADS') : 0);
+          expect(of('DEPTH') * staged, where).toBeLessThanOrEqual(of('THREADS'));
+          if (gradient) expect(Math.max(of('ROWS'), of('COLUMNS')), where).toBeLessThanOrEqual(of('THREADS'));
+          expect(of('LINES') * of('WIDE'), where).toBeLessThanOrEqual(of('HALF'));
+          expect([1, 2, 3, 4], where).toContain((of('LINES') * of('WIDE')) / of('THREADS'));
+          expect([of('LINES') % 4, of('COLUMNS') % of('LINES')], where).toEqual([0, 0]);
+          expect(of('WIDE'), where).toBeGreaterThanOrEqual(Math.ceil(width / 4));
+        }
+      }
+    }
+  }
+  expect([...seen].sort()).toEqual(['tiled 16x64', 'tiled 32x32', 'tiled 32x64', 'tiled 64x32', 'tiled 64x64']);
 });
 
 test('the gradient that tiles are held to is that of central differences', () => {

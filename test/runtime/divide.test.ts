@@ -205,7 +205,7 @@ const CASES: Readonly<Record<string, (runtime: Runtime) => Case>> = {
     };
   },
   ...Object.fromEntries(
-    (['online', 'stepwise'] as const).map((way) => [
+    (['online', 'tiled', 'stepwise'] as const).map((way) => [
       `attention, ${way}`,
       (runtime: Runtime): Case => {
         const graph = new Graph({ ...runtime.target, variants: { attention: way } });
