@@ -45,7 +45,7 @@ export const stagedBytes = ({ across, down, run, quads: own, depth }: WorkgroupT
   2 * 16 * depth * (across * run + 8 / depth + 4 * (down * own + 1));
 
 /** Invocations that keep a GPU busy here: each has 8 or 16 independent sums, so fewer waves hide its waiting. */
-const STAGED_LANES = GPU_LANES / 4;
+export const STAGED_LANES = GPU_LANES / 4;
 
 /** What a load from workgroup memory costs beside a multiply-add of vec4f, and what two barriers cost an invocation. */
 const SHARED_COST = { cpu: 8, gpu: 1 } as const;
@@ -76,7 +76,7 @@ export interface StagedCall extends StagedSizes, Pick<ConvolutionCall, 'stride' 
 const extent = ({ across, down, run, quads: own }: WorkgroupTile) => ({ rows: across * run, columns: down * own });
 
 /** Fewer rows than this leave most of any tile empty: a single embedding, a map of one pixel. */
-const LEAST_ROWS = 5;
+export const LEAST_ROWS = 5;
 
 /** Not a tile that is for the most part beyond the edge. */
 export function workgroupFits(target: Target, tile: WorkgroupTile, { to }: StagedSizes): boolean {

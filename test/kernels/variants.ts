@@ -10,7 +10,7 @@ import { WeightShapes } from '../../src/runtime/weights.ts';
 import { expectClose, run } from '../device.ts';
 
 /** Relative L2 errors that variants are held to; the reduced ones state theirs in their shaders. */
-export const toleranceOf = (variant: string): number => (variant.startsWith('f16 ') ? 2e-3 : 2e-6);
+export const toleranceOf = (variant: string): number => (/^(f16|matrix|split-matrix) /.test(variant) ? 2e-3 : 2e-6);
 
 /** Every variant may be taken, the less exact ones too. */
 export const anyVariant = (runtime: Runtime): Target => ({ ...runtime.target, accuracy: 'reduced' });
