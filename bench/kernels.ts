@@ -16,6 +16,7 @@ import { type Clock, type MeasureOptions, measure, type Timing } from '../src/ru
 import { Plan } from '../src/runtime/plan.ts';
 import { type Activation, activationBytes, quads, type Shape } from '../src/runtime/resources.ts';
 import type { Cost } from '../src/runtime/shader.ts';
+import { wayOf } from '../src/runtime/variants.ts';
 import { Weights } from '../src/runtime/weights.ts';
 import type { Peak } from './peak.ts';
 import {
@@ -318,7 +319,7 @@ function variantsOf(runtime: Runtime, kernel: KernelCase, weights: Weights): Var
   const chosen = choice.chosen().name;
   const shown = new Map<string, number>();
   const list = choice.candidates().filter(({ name }) => {
-    const way = name.split(' ')[0]!;
+    const way = wayOf(name);
     const before = shown.get(way) ?? 0;
     if (name !== chosen) shown.set(way, before + 1);
     return name === chosen || before < TILES_SHOWN;

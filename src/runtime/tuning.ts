@@ -84,9 +84,15 @@ export class Tuning {
     entries.set(sizes.join(' '), { sizes, times });
   }
 
-  /** Whether this very shape was measured on this adapter. */
-  has({ kind, form, sizes }: Shape): boolean {
-    return this.#measured.times[kind]?.[form]?.[sizes.join(' ')] !== undefined;
+  /**
+   * Whether this very shape was measured.
+   *
+   * @param here whether on this adapter, where what a shipped table says does not count
+   */
+  has({ kind, form, sizes }: Shape, here = true): boolean {
+    const of = sizes.join(' ');
+    const entry = here ? this.#measured.times[kind]?.[form]?.[of] : this.#entries.get(`${kind} ${form}`)?.get(of);
+    return entry !== undefined;
   }
 
   /** Takes in the measured times of a shape's variants. @returns those that are kept */

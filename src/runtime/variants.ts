@@ -144,6 +144,9 @@ function candidatesOf<Call>(graph: Graph, { kind, variants }: Family<Call>, call
     .sort((a, b) => a.cost - b.cost);
 }
 
+/** The name of a variant without its tile sizes. */
+export const wayOf = (name: string): string => name.replace(/ [\dx]+$/, '');
+
 /** Whether a variant goes by `wanted`: its name, or the name without its tile sizes. */
 const named = (name: string, wanted: string | undefined): boolean =>
   wanted !== undefined && (name === wanted || name.startsWith(`${wanted} `));

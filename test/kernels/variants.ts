@@ -6,6 +6,7 @@ import type { Runtime } from '../../src/runtime/device.ts';
 import { Graph, type Target } from '../../src/runtime/graph.ts';
 import { pipelineKey } from '../../src/runtime/pipelines.ts';
 import type { Activation, Shape } from '../../src/runtime/resources.ts';
+import { wayOf } from '../../src/runtime/variants.ts';
 import { WeightShapes } from '../../src/runtime/weights.ts';
 import { expectClose, run } from '../device.ts';
 
@@ -69,7 +70,6 @@ export function variantsFor(
  */
 export function oneOfEachWay(names: readonly string[]): string[] {
   if (process.env['PILOTWAVE_ALL_VARIANTS']) return [...names];
-  const wayOf = (name: string) => name.replace(/ [\dx]+$/, '');
   const seen = new Set<string>();
   return names.filter((name) => {
     const first = !seen.has(wayOf(name));
