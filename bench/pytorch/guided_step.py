@@ -30,7 +30,7 @@ PARTS = ("unet", "classifier_gradient")
 MOVED = 0.3
 
 # Relative errors above these are another computation, not rounding: such a way is not timed.
-TOLERANCE = {"float32": 5e-5, "float16": 5e-2}
+TOLERANCE = {"float32": 1e-4, "float16": 5e-2}
 
 
 def log(text):
@@ -112,12 +112,12 @@ class Bench:
             "unet": torch.no_grad()(lambda: predict(pair["unet"], inputs, way.dtype)),
             "classifier_gradient": lambda: gradient(pair["classifier"], inputs, way.dtype),
         }
-        error = relative(known["step"](), expected)
+        runs = {name: recorded(known[name]) if graph else known[name] for name in works}
+        error = relative(runs.get("step", known["step"])(), expected)
         if not all(value <= TOLERANCE[way.precision] for value in error.values()):
             raise RuntimeError(f"relative errors {error} are above {TOLERANCE[way.precision]}")
         found = {"precision": way.precision, "way": way.name, "graph": graph, "error": error}
-        for name in works:
-            run = recorded(known[name]) if graph else known[name]
+        for name, run in runs.items():
             found[name] = measure(run, self.device, self.args.seconds)
         text = ", ".join(f"{name} {found[name]['ms']:.2f} ms" for name in works)
         log(f"{way.precision}, {way.name}{', CUDA graph' if graph else ''}: {text}")
