@@ -22,8 +22,10 @@ export interface TunerOptions {
   readonly anew?: boolean;
   /** Where results are kept between visits; by default nowhere. */
   readonly store?: TuningStore | undefined;
-  /** Called after each shape. */
-  readonly onShape?: ((result: TunedShape) => void) | undefined;
+  /** Called after each shape, with how many of the plan's are left. */
+  readonly onShape?: ((result: TunedShape, left: number) => void) | undefined;
+  /** Steps that a run will have, by default few: the more, the less it counts how long a faster variant takes to compile. */
+  readonly visitSteps?: number | undefined;
 }
 
 /** What was measured for a shape: milliseconds of each variant, the fastest first. */
@@ -90,14 +92,14 @@ export class Tuner {
     const clock = new Clock(this.#runtime.device);
     let learned = false;
     try {
-      for (const { choice, candidates } of open) {
+      for (const [i, { choice, candidates }] of open.entries()) {
         signal?.throwIfAborted();
         const times = await this.#race(clock, candidates, until, signal);
         if (times.length === 0) continue;
         const kept = this.tuning.learn(choice, Object.fromEntries(times.map(({ name, ms }) => [name, ms])));
         for (const { name, lower } of candidates) if (name in kept) this.#learnCompilation(lower());
         learned = true;
-        this.#options.onShape?.({ choice, times });
+        this.#options.onShape?.({ choice, times }, open.length - 1 - i);
         if (performance.now() >= until) break;
       }
     } finally {
