@@ -14,6 +14,7 @@ import type { Cost } from '../runtime/shader.ts';
 import { type CallShape, familyOfWays, variantsOf } from '../runtime/variants.ts';
 import type { ChannelMap } from '../runtime/weights.ts';
 import type { AttentionCall, AttentionGradientCall, AttentionWay } from './attention_call.ts';
+import { matrix } from './attention_matrix.ts';
 import { online } from './attention_online.ts';
 import { stepwise } from './attention_stepwise.ts';
 
@@ -50,7 +51,7 @@ export function channelMaps(
   return { qkv, out: padded === width ? null : out };
 }
 
-const WAYS: readonly AttentionWay[] = [online, ...stepwise];
+const WAYS: readonly AttentionWay[] = [online, ...stepwise, matrix];
 
 const shapeFor =
   (form: string) =>

@@ -3,9 +3,10 @@
  * The other shapes are those of conv2d_variants.test.ts and linear_variants.test.ts.
  */
 import { expect, test } from 'vitest';
+import * as attention from '../../src/layers/attention.ts';
 import * as conv2d from '../../src/layers/conv2d.ts';
 import { olderSyntax } from '../../src/runtime/subgroup_matrix.ts';
-import { checkpointOf, size, testRuntime, values } from '../device.ts';
+import { checkpointOf, expectClose, noWeights, run, size, testRuntime, values } from '../device.ts';
 import * as reference from '../reference/operations.ts';
 import { anyVariant, expectLayer, toleranceOf } from './variants.ts';
 
@@ -53,6 +54,37 @@ test.skipIf(!subgroupMatrix).each(SHAPES)('N=%i %ix%i %i→%i k%i', async (image
     toleranceOf(name),
   );
 });
+
+/** [N, heads, width, tokens]: tokens and widths that fill matrices, and that do not */
+const ATTENTIONS: [number, number, number, number][] = [
+  [2, 3, 20, 41],
+  [1, 2, 2 * n, 8 * n],
+];
+
+test.skipIf(!subgroupMatrix).each(ATTENTIONS)(
+  'attention N=%i heads=%i width=%i T=%i',
+  async (images, heads, width, tokens) => {
+    const shape = { n: images, h: 1, w: tokens, c: heads * 3 * width };
+    const qkv = values(size(shape), 1, 1.5);
+    const upstream = values(images * heads * width * tokens, 2, 0.01);
+    const by = (way: string) =>
+      run(
+        runtime,
+        noWeights,
+        (e) => {
+          const x = e.input('qkv', shape, qkv);
+          const out = attention.forward(e.graph, { heads, width }, x);
+          e.output('out', out);
+          e.gradient('d', out, upstream, x);
+        },
+        { ...anyVariant(runtime), variants: { attention: way } },
+      );
+    const [found, expected] = [await by('matrix'), await by('online')];
+    expect(found['out']).not.toEqual(expected['out']); // or one way was taken for both
+    expectClose(found['out']!, expected['out']!, 2e-3);
+    expectClose(found['d']!, expected['d']!, 3e-3);
+  },
+);
 
 test('the older syntax has the order among the arguments', () => {
   const newer = `

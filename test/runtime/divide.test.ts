@@ -214,7 +214,7 @@ const CASES: Readonly<Record<string, (runtime: Runtime) => Case>> = {
     };
   },
   ...Object.fromEntries(
-    (['online', 'stepwise'] as const).map((way) => [
+    ['online', 'stepwise', ...(MATRICES ? ['matrix'] : [])].map((way) => [
       `attention, ${way}`,
       (runtime: Runtime): Case => {
         const graph = new Graph({ ...runtime.target, variants: { attention: way } });
@@ -288,8 +288,12 @@ describe('divided as far as can be', () => {
       .map((file) => file.replace('.wgsl', ''));
     // These run when weights are loaded, not in plans.
     const loading = ['weights/pack_matrix', 'winograd/kernels', 'subgroup_matrix/pack_fragments'];
-    const absent = [...(HALVES ? [] : ['conv2d/workgroup_f16']), ...(MATRICES ? [] : ['subgroup_matrix/convolution'])];
-    const others = [...loading, ...absent, 'subgroup_matrix/probe'];
+    const absent = all.filter(
+      (name) =>
+        (name === 'conv2d/workgroup_f16' && !HALVES) ||
+        (name.startsWith('subgroup_matrix/') && !MATRICES && !loading.includes(name)),
+    );
+    const others = new Set([...loading, ...absent, 'subgroup_matrix/probe']);
     expect([...met, ...others].sort()).toEqual(all.sort());
   });
 });
