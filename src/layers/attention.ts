@@ -5,8 +5,9 @@
  *
  * The operation knows one layout, [heads, (q, k, v), width padded to a multiple of 4]. The two orders in which ADM's
  * checkpoints store these channels, and odd widths, are settled when the weights around it are packed: `channelMaps`.
- * Saved for the backward pass: the input, the output and the log-sum-exp of each row. There are two ways to the same
- * result: attention_online.ts never stores a score, attention_stepwise.ts stores them and runs large tiles over them.
+ * Saved for the backward pass: the input, the output and the log-sum-exp of each row. There are three ways to the same
+ * result: attention_online.ts never stores a score, attention_stepwise.ts stores them and runs large tiles over them,
+ * attention_tiled.ts keeps tiles of them in workgroup memory.
  */
 import type { Graph } from '../runtime/graph.ts';
 import { type Activation, quads } from '../runtime/resources.ts';
@@ -17,6 +18,7 @@ import type { AttentionCall, AttentionGradientCall, AttentionWay } from './atten
 import { matrix } from './attention_matrix.ts';
 import { online } from './attention_online.ts';
 import { stepwise } from './attention_stepwise.ts';
+import { tiled } from './attention_tiled.ts';
 
 export interface Attention {
   readonly heads: number;
@@ -51,7 +53,7 @@ export function channelMaps(
   return { qkv, out: padded === width ? null : out };
 }
 
-const WAYS: readonly AttentionWay[] = [online, ...stepwise, matrix];
+const WAYS: readonly AttentionWay[] = [online, ...tiled, ...stepwise, matrix];
 
 const shapeFor =
   (form: string) =>

@@ -39,7 +39,7 @@ function tileQuads(headQuads: number): number {
 
 export const online: AttentionWay = {
   name: 'online',
-  note: 'no memory for scores: for GPUs, few tokens, and where memory is short',
+  note: 'no memory for scores: for few tokens, a single query, and where memory is short',
   fits: () => true,
   cost: () => 1,
 

@@ -8,7 +8,7 @@ import { checkpointOf, expectClose, noWeights, run, testRuntime, values } from '
 import * as reference from '../reference/operations.ts';
 
 const own = await testRuntime();
-const WAYS = ['online', 'stepwise 16x4', 'stepwise 8x4', 'stepwise 4x2'] as const;
+const WAYS = ['online', 'tiled', 'stepwise 16x4', 'stepwise 8x4', 'stepwise 4x2'] as const;
 const runtimes = Object.fromEntries(
   WAYS.map((way) => [way, new Runtime(own.device, { variants: { attention: way } })]),
 ) as Record<(typeof WAYS)[number], Runtime>;
@@ -100,6 +100,86 @@ describe.each(inEachWay(SHAPES))('%s attention N=%i heads=%i width=%i T=%i', (wa
   });
 });
 
+/** [N, heads, width, T, queries]: below, at and above the edges of tiles; some tokens that do not ask; wide heads. */
+const TILED_SHAPES: [number, number, number, number, number][] = [
+  [1, 2, 30, 40, 40],
+  [1, 1, 32, 64, 64],
+  [2, 3, 31, 65, 65],
+  [1, 2, 30, 130, 70],
+  [1, 1, 64, 70, 70],
+  [1, 1, 122, 66, 66],
+];
+
+/** Compiling all tiles takes software adapters minutes. */
+const TILES = process.env['PILOTWAVE_ALL_VARIANTS']
+  ? ['tiled 16x64', 'tiled 32x32', 'tiled 32x64', 'tiled 64x32', 'tiled 64x64']
+  : ['tiled 64x64'];
+
+describe('tiles in workgroup memory', () => {
+  const cases = TILES.flatMap((name) => TILED_SHAPES.map((shape) => [name, ...shape] as const));
+  const title = '%s, N=%i heads=%i width=%i T=%i, %i of them ask';
+  const targetOf = (name: string): Target => ({ ...own.target, variants: { attention: name } });
+  const shapeOf = (n: number, heads: number, width: number, w: number) => ({
+    n,
+    h: 1,
+    w,
+    c: heads * 3 * 4 * Math.ceil(width / 4),
+  });
+  const fits = ([name, n, heads, width, tokens, queries]: (typeof cases)[number]) => {
+    const graph = new Graph(targetOf(name));
+    attention.forward(graph, { heads, width }, graph.input('qkv', shapeOf(n, heads, width, tokens)), queries);
+    return graph.operations[0]!.choice!.chosen().name === name;
+  };
+
+  test.skip.each(cases.filter((one) => !fits(one)))(`${title}: no room on this device`, () => {});
+
+  test.each(cases.filter(fits))(title, async (name, n, heads, width, tokens, queries) => {
+    const length = n * heads * width * tokens;
+    const parts = [values(length, 1, 2), values(length, 2, 2), values(length, 3)] as const;
+    const upstream = values(length, 4).map((value, i) => (i % tokens < queries ? value : 0));
+    const answers = (all: reference.Values) =>
+      pack([all], n, heads, width, tokens).filter((_, i) => i % tokens < queries);
+    const found = await run(
+      own,
+      noWeights,
+      (e) => {
+        const qkv = e.input('qkv', shapeOf(n, heads, width, tokens), pack(parts, n, heads, width, tokens));
+        const out = attention.forward(e.graph, { heads, width }, qkv, queries);
+        e.output('out', out);
+        e.gradient('d', out, answers(upstream), qkv);
+      },
+      targetOf(name),
+    );
+    expectClose(found['out']!, answers(reference.attention(...parts, n, heads, width, tokens)), 5e-6);
+    const gradients = reference.attentionGradient(...parts, upstream, n, heads, width, tokens);
+    expectClose(found['d']!, pack(gradients, n, heads, width, tokens), 5e-6);
+  });
+});
+
+test('the gradient that tiles are held to is that of central differences', () => {
+  const [n, heads, width, tokens] = [1, 2, 3, 5];
+  const length = n * heads * width * tokens;
+  const [q, k, v, upstream] = [values(length, 1, 2), values(length, 2, 2), values(length, 3), values(length, 4)];
+  const evaluate = (a: reference.Values, b: reference.Values, c: reference.Values) =>
+    reference.attention(a, b, c, n, heads, width, tokens);
+  const [dq, dk, dv] = reference.attentionGradient(q!, k!, v!, upstream!, n, heads, width, tokens);
+  expectClose(
+    dq,
+    reference.centralDifferences((point) => evaluate(point, k!, v!), q!, upstream!),
+    1e-8,
+  );
+  expectClose(
+    dk,
+    reference.centralDifferences((point) => evaluate(q!, point, v!), k!, upstream!),
+    1e-8,
+  );
+  expectClose(
+    dv,
+    reference.centralDifferences((point) => evaluate(q!, k!, point), v!, upstream!),
+    1e-8,
+  );
+});
+
 test('forcing a way changes the kernels', () => {
   const shaders = (variants: Target['variants']) => {
     const graph = new Graph({ adapter: 'cpu', slowCompiler: false, variants });
@@ -107,6 +187,7 @@ test('forcing a way changes the kernels', () => {
     return schedule(graph, [out]).calls.map(({ shader }) => shader.name);
   };
   expect(shaders({ attention: 'online' })).toEqual(['attention/forward']);
+  expect(shaders({ attention: 'tiled' })).toEqual(['attention/tiled_forward']);
   expect(shaders({ attention: 'stepwise' })).toEqual(['attention/scores', 'attention/mix']);
   expect(shaders(undefined)).toEqual(shaders({ attention: 'stepwise' }));
 });

@@ -125,6 +125,49 @@ export function attention(q: Values, k: Values, v: Values, n: number, heads: num
   return out;
 }
 
+/** The gradients of <upstream, attention> with respect to q, k and v. */
+export function attentionGradient(
+  q: Values,
+  k: Values,
+  v: Values,
+  upstream: Values,
+  n: number,
+  heads: number,
+  width: number,
+  tokens: number,
+): [Float64Array, Float64Array, Float64Array] {
+  const [dq, dk, dv] = [q, k, v].map(({ length }) => new Float64Array(length)) as [
+    Float64Array,
+    Float64Array,
+    Float64Array,
+  ];
+  const out = attention(q, k, v, n, heads, width, tokens);
+  for (let head = 0; head < n * heads; head++) {
+    const place = (d: number, t: number) => (head * width + d) * tokens + t;
+    const inner = (a: Values, i: number, b: Values, j: number) => {
+      let sum = 0;
+      for (let d = 0; d < width; d++) sum += a[place(d, i)]! * b[place(d, j)]!;
+      return sum;
+    };
+    for (let i = 0; i < tokens; i++) {
+      const scores = Array.from({ length: tokens }, (_, j) => inner(q, i, k, j) / Math.sqrt(width));
+      const peak = Math.max(...scores);
+      const total = scores.reduce((sum, s) => sum + Math.exp(s - peak), 0);
+      const delta = inner(upstream, i, out, i);
+      scores.forEach((score, j) => {
+        const p = Math.exp(score - peak) / total;
+        const dScore = (p * (inner(upstream, i, v, j) - delta)) / Math.sqrt(width);
+        for (let d = 0; d < width; d++) {
+          dq[place(d, i)]! += dScore * k[place(d, j)]!;
+          dk[place(d, j)]! += dScore * q[place(d, i)]!;
+          dv[place(d, j)]! += p * upstream[place(d, i)]!;
+        }
+      });
+    }
+  }
+  return [dq, dk, dv];
+}
+
 /**
  * The gradient of <upstream, f(x)> at x by central differences in float64: the check of references and kernels alike.
  * Its own error is about 1e-9 for the functions here.
