@@ -16,7 +16,9 @@ import { type Clock, type MeasureOptions, measure, type Timing } from '../src/ru
 import { Plan } from '../src/runtime/plan.ts';
 import { type Activation, activationBytes, quads, type Shape } from '../src/runtime/resources.ts';
 import type { Cost } from '../src/runtime/shader.ts';
+import { wayOf } from '../src/runtime/variants.ts';
 import { Weights } from '../src/runtime/weights.ts';
+import { numbers } from './numbers.ts';
 import type { Peak } from './peak.ts';
 import {
   attentionHead,
@@ -67,18 +69,6 @@ export interface KernelCase {
   readonly cost: Readonly<Record<Direction, Cost>>;
   build(graph: Graph, weights: Weights, x: Activation): Activation;
   expect(x: Float32Array, dy: Float32Array): Expected;
-}
-
-/** Numbers in [-1, 1) that repeat: a 32-bit mixing function of the index. */
-function numbers(length: number, seed: number, scale = 1): Float32Array {
-  const values = new Float32Array(length);
-  for (let i = 0; i < length; i++) {
-    let z = Math.imul(i + 1, 0x9e3779b9) ^ Math.imul(seed + 1, 0x85ebca6b);
-    z = Math.imul(z ^ (z >>> 16), 0x7feb352d);
-    z = Math.imul(z ^ (z >>> 15), 0x846ca68b);
-    values[i] = (((z ^ (z >>> 16)) >>> 8) / 2 ** 23 - 1) * scale;
-  }
-  return values;
 }
 
 interface Place {
@@ -318,7 +308,7 @@ function variantsOf(runtime: Runtime, kernel: KernelCase, weights: Weights): Var
   const chosen = choice.chosen().name;
   const shown = new Map<string, number>();
   const list = choice.candidates().filter(({ name }) => {
-    const way = name.split(' ')[0]!;
+    const way = wayOf(name);
     const before = shown.get(way) ?? 0;
     if (name !== chosen) shown.set(way, before + 1);
     return name === chosen || before < TILES_SHOWN;

@@ -3,19 +3,20 @@
  * sum may differ from the whole, which is timed by itself.
  */
 import type { ClassifierModel, UNetModel } from '../src/checkpoints/model.ts';
-import { linearPart } from '../src/diffusion/ddim.ts';
+import { ddimCoefficients, linearPart } from '../src/diffusion/ddim.ts';
+import { Denoiser } from '../src/diffusion/denoiser.ts';
+import { modelTimestep } from '../src/diffusion/gaussian_diffusion.ts';
 import { classifierGuidance } from '../src/diffusion/guidance.ts';
-import { buildStep } from '../src/diffusion/step.ts';
-import * as classifierLayers from '../src/layers/classifier.ts';
-import { add } from '../src/layers/elementwise.ts';
-import * as unetLayers from '../src/layers/unet.ts';
+import { timestepEmbedding } from '../src/layers/embedding.ts';
+import { buildNetwork } from '../src/layers/network.ts';
 import type { Runtime } from '../src/runtime/device.ts';
-import { Graph } from '../src/runtime/graph.ts';
 import { type Clock, type MeasureOptions, measure, summary } from '../src/runtime/measure.ts';
+import { pipelineKey } from '../src/runtime/pipelines.ts';
 import { Plan } from '../src/runtime/plan.ts';
-import type { Shape, Tensor } from '../src/runtime/resources.ts';
+import type { ScheduledCall } from '../src/runtime/schedule.ts';
 import type { Peak } from './peak.ts';
-import type { LayerKind, LayerTime, ModelResult } from './results.ts';
+import type { LayerKind, LayerTime, ModelResult, WrongModel } from './results.ts';
+import { type ExpectedStep, type ResultName, relativeDifference, type StepInputs, someInputs } from './step_inputs.ts';
 
 export interface ModelPair {
   readonly unet: UNetModel;
@@ -25,90 +26,137 @@ export interface ModelPair {
 export interface ModelCase {
   readonly name: string;
   readonly note: string;
-  /** The graph, and what is read of it. */
-  graph(runtime: Runtime, models: ModelPair, batch: number): { graph: Graph; outputs: Tensor[]; weightBytes: number };
+  /** Which of a step's results it makes; null for one that nobody checks. */
+  readonly makes: ResultName | null;
+  plan(runtime: Runtime, models: ModelPair, batch: number, signal?: AbortSignal): Promise<PlannedModel>;
 }
+
+/** A case with its buffers and pipelines. */
+export interface PlannedModel {
+  readonly plan: Plan;
+  /** Of the models, packed. */
+  readonly weightBytes: number;
+  /** Sets the inputs, runs once, and reads what the case makes, NCHW. */
+  result(inputs: StepInputs, signal?: AbortSignal): Promise<Float32Array>;
+  dispose(): void;
+}
+
+/** One model by itself: its output, or the gradient of log p(y | x). */
+const networkCase = (
+  name: string,
+  note: string,
+  of: keyof ModelPair,
+  makes: Exclude<ResultName, 'sample'> | null,
+): ModelCase => ({
+  name,
+  note,
+  makes,
+  plan: async (runtime, pair, batch, signal) => {
+    const model = pair[of];
+    const { graph, inputs, outputs } = buildNetwork(runtime.target, model, { batch }, makes === 'gradient');
+    const wanted = outputs.gradient ?? outputs.output;
+    const plan = await Plan.create(runtime, graph, [wanted], { signal });
+    return {
+      plan,
+      weightBytes: model.weights.bytes,
+      result: async ({ x, labels, process, t }) => {
+        const told = Array<number>(batch).fill(modelTimestep(process, t));
+        const { model_channels: width, frequency_shift: shift = 0 } = model.config.model;
+        plan.write(inputs.x, x);
+        plan.write(inputs.timesteps, timestepEmbedding(told, width, 10000, shift));
+        if (inputs.labels) plan.write(inputs.labels, Uint32Array.from(labels));
+        await plan.run(signal);
+        return plan.read(wanted);
+      },
+      dispose: () => plan.dispose(),
+    };
+  },
+});
+
+/** What a sampler submits for a step: DDIM without noise. */
+const GUIDED_STEP: ModelCase = {
+  name: 'Guided step',
+  note: 'U-Net, classifier, its gradient, DDIM',
+  makes: 'sample',
+  plan: async (runtime, { unet, classifier }, batch, signal) => {
+    const { model, nullClass } = unet.config;
+    const guidance = classifierGuidance(classifier, { conditional: model.num_classes !== null && nullClass === null });
+    const denoiser = new Denoiser(runtime, { unet, guidance, batch });
+    const features = { dynamicThreshold: false, inpaint: false, hook: false };
+    const stepper = await denoiser.stepper(linearPart('none'), features, { signal });
+    return {
+      plan: stepper.plans[0]!,
+      weightBytes: unet.weights.bytes + classifier.weights.bytes,
+      result: async ({ x, labels, process, t, scale }) => {
+        const run = { process, labels, clipDenoised: true, dynamicThreshold: null, seed: 0, firstImage: 0 };
+        stepper.begin(run);
+        stepper.setSample(x);
+        stepper.setScale(Array<number>(batch).fill(scale));
+        const coefficients = { step: ddimCoefficients(process, t, 0) };
+        await stepper.evaluate(run, { t, next: t - 1, coefficients }, { signal });
+        return (await stepper.read('sample'))!;
+      },
+      dispose: () => denoiser.dispose(),
+    };
+  },
+};
 
 export const MODEL_CASES: readonly ModelCase[] = [
-  {
-    name: 'U-Net',
-    note: 'forward',
-    graph: (runtime, { unet }, n) => {
-      const { model: args } = unet.config;
-      const graph = new Graph(runtime.target);
-      const x = graph.input('x', { n, c: args.in_channels, h: args.image_size, w: args.image_size });
-      const timesteps = graph.input('timesteps', vector(n, args.model_channels));
-      const labels = args.num_classes === null ? null : graph.inputArray('labels', n);
-      const y = unetLayers.forward({ graph, weights: unet.weights }, args, { x, timesteps, labels });
-      return { graph, outputs: [y], weightBytes: unet.weights.bytes };
-    },
-  },
-  {
-    name: 'Classifier',
-    note: 'forward',
-    graph: (runtime, pair, n) => {
-      const { graph, logits } = classifierGraph(runtime, pair, n);
-      return { graph, outputs: [logits], weightBytes: pair.classifier.weights.bytes };
-    },
-  },
-  {
-    name: 'Classifier',
-    note: 'forward and input gradient',
-    graph: (runtime, pair, n) => {
-      const { graph, logits, x } = classifierGraph(runtime, pair, n);
-      const { selected } = classifierLayers.select(graph, logits, graph.inputArray('labels', n));
-      const ones = graph.constant('ones', vector(n, 1), 1);
-      const gradient = graph.backward(selected, ones, x, add);
-      return { graph, outputs: [gradient], weightBytes: pair.classifier.weights.bytes };
-    },
-  },
-  {
-    name: 'Guided step',
-    note: 'U-Net, classifier, its gradient, DDIM',
-    graph: (runtime, { unet, classifier }, n) => {
-      const { image_size: size, in_channels: c } = unet.config.model;
-      const settings = {
-        model: unet,
-        guidance: classifierGuidance(classifier),
-        shape: { n, c, h: size, w: size },
-        lowRes: null,
-      };
-      const features = { dynamicThreshold: false, inpaint: false, hook: false };
-      const step = buildStep(runtime.target, settings, linearPart('none'), features);
-      const weightBytes = unet.weights.bytes + classifier.weights.bytes;
-      return { graph: step.graphs[0]!, outputs: [step.outputs.sample], weightBytes };
-    },
-  },
+  networkCase('U-Net', 'forward', 'unet', 'output'),
+  networkCase('Classifier', 'forward', 'classifier', null),
+  networkCase('Classifier', 'forward and input gradient', 'classifier', 'gradient'),
+  GUIDED_STEP,
 ];
 
-const vector = (n: number, c: number): Shape => ({ n, h: 1, w: 1, c });
-
-function classifierGraph(runtime: Runtime, { classifier }: ModelPair, n: number) {
-  const { model: args } = classifier.config;
-  const graph = new Graph(runtime.target);
-  const x = graph.input('x', { n, c: args.in_channels, h: args.image_size, w: args.image_size });
-  const timesteps = graph.input('timesteps', vector(n, args.model_channels));
-  const logits = classifierLayers.forward({ graph, weights: classifier.weights }, args, { x, timesteps });
-  return { graph, logits, x };
-}
-
-/** What a dispatch counts as, by the folder of its shader. */
-function kindOf(shader: string): LayerKind {
-  const folder = shader.split('/')[0];
-  if (folder === 'conv2d') return 'conv';
+/** What a dispatch counts as: by its operation, else by the folder of its shader. */
+function kindOf({ choice, shader }: ScheduledCall): LayerKind {
+  if (choice?.kind === 'linear') return 'lin';
+  const folder = shader.name.split('/')[0];
+  if (folder === 'conv2d' || folder === 'winograd' || choice?.kind === 'conv2d') return 'conv';
   if (folder === 'group_norm') return 'norm';
-  if (folder === 'attention' || folder === 'attention_pool') return 'attn';
+  if (folder === 'attention' || folder === 'attention_pool' || choice?.kind === 'attention') return 'attn';
   return folder === 'linear' ? 'lin' : 'other';
 }
 
+const list = (record: Readonly<Record<string, unknown>>): string =>
+  Object.entries(record)
+    .map(([name, value]) => `${name} ${value}`)
+    .join(', ');
+
+/** What a layer computes, in words: its kind and sizes, and the variant that was taken. */
+function workOf([first]: readonly ScheduledCall[]): string {
+  const { choice, shader, sizes } = first!;
+  if (!choice) return `${shader.name}, ${list(sizes)}`;
+  return `${choice.kind} ${choice.form}, ${choice.sizes.join(' ')}: ${choice.chosen().name}`;
+}
+
+/** Operations by a layer's definition, whatever its kernels save. */
+const definedFlops = ({ cost }: ScheduledCall): number =>
+  cost.multiplyAdds === undefined ? cost.flops : 2 * cost.multiplyAdds;
+
+/** Equal for dispatches that do the same work, which then take equally long. */
+const timeKey = (calls: readonly ScheduledCall[]): string =>
+  calls.map((call) => [pipelineKey(call), list(call.sizes), call.grid.join()].join('|')).join('\n');
+
 export interface ModelOptions extends MeasureOptions {
+  /** What the models are run on, and should make of it; by default something, and nothing is checked. */
+  readonly expected?: ExpectedStep | null | undefined;
+  /** Whether layers are timed, and described. */
+  readonly layers?: 'timed' | 'described' | 'none' | undefined;
   /** Called as layers are timed. */
   readonly onLayer?: ((done: number, total: number) => void) | undefined;
 }
 
-/** Whole runs that are timed. */
-const RUNS = 7;
+/** Whole runs that are timed: so many, and on a GPU more until they have taken so long. */
+const RUNS = { least: 7, most: 50, ms: 1000 } as const;
 
+/** A run that takes longer is not one pass. */
+const LONGEST_PASS_MS = { cpu: 100, gpu: 400 } as const;
+
+/** Relative errors above these are another computation, not rounding. */
+export const MODEL_TOLERANCE = { float32: 1e-4, reduced: 5e-2 } as const;
+
+/** @returns figures, or of a model with a wrong result its error */
 export async function benchModel(
   runtime: Runtime,
   clock: Clock,
@@ -116,58 +164,110 @@ export async function benchModel(
   model: ModelCase,
   pair: ModelPair,
   batch: number,
-  { onLayer, signal, batchMs = 10, rounds = 3 }: ModelOptions = {},
-): Promise<ModelResult> {
-  const { graph, outputs, weightBytes } = model.graph(runtime, pair, batch);
-  const plan = await Plan.create(runtime, graph, outputs as never, { signal });
+  options: ModelOptions = {},
+): Promise<ModelResult | WrongModel> {
+  const { expected = null, layers = 'timed', signal, wakeMs = 0 } = options;
+  const { name, note, makes } = model;
+  const planned = await model.plan(runtime, pair, batch, signal);
   try {
-    await plan.run(signal); // with whatever the driver compiles late
+    const { plan } = planned;
+    const inputs = expected?.inputs ?? someInputs(pair.unet, pair.classifier.config.model.out_channels, batch);
+    const found = await planned.result(inputs, signal); // with whatever the driver compiles late
+    const error = expected && makes ? relativeDifference(found, expected.results[makes]) : undefined;
+    const tolerance = MODEL_TOLERANCE[runtime.target.accuracy ?? 'float32'];
+    if (error !== undefined && !(error <= tolerance)) {
+      return { name, note, batch, error, wrong: `relative error above ${tolerance}` };
+    }
     await runtime.pacer.idle();
     const before = runtime.pacer.submits;
     await plan.run(signal);
     await runtime.pacer.idle();
     const submits = runtime.pacer.submits - before;
-    const runs: number[] = [];
-    const { calls, bytes } = plan.schedule;
-    const cost = calls.reduce((sum, c) => ({ flops: sum.flops + c.cost.flops, bytes: sum.bytes + c.cost.bytes }), {
-      flops: 0,
-      bytes: 0,
-    });
-    for (let i = 0; i < RUNS; i++) {
-      signal?.throwIfAborted();
-      runs.push(await wholeRun(runtime, clock, plan, signal));
+    for (const until = performance.now() + wakeMs; performance.now() < until; ) {
+      await plan.run(signal);
+      await runtime.pacer.idle();
     }
-    const layers: LayerTime[] = [];
-    for (let from = 0; from < calls.length; ) {
-      signal?.throwIfAborted();
-      const { operation, shader } = calls[from]!;
-      let to = from + 1;
-      while (to < calls.length && calls[to]!.operation === operation) to++;
-      const part = [from, to] as const;
-      const task = { name: operation, encode: (pass: GPUComputePassEncoder) => plan.encode(pass, ...part) };
-      const [timing] = await measure(clock, [task], { batchMs, rounds, signal });
-      layers.push({ name: operation, kind: kindOf(shader.name), ms: timing!.ms, dispatches: to - from });
-      from = to;
-      onLayer?.(to, calls.length);
-    }
+    const { runs, wallMs } = await wholeRuns(runtime, clock, plan, signal);
     const { ms, spread } = summary(runs);
+    const { calls, bytes } = plan.schedule;
+    const cost = { flops: sum(calls, (c) => c.cost.flops), bytes: sum(calls, (c) => c.cost.bytes) };
     return {
-      name: model.name,
-      note: model.note,
+      name,
+      note,
       batch,
       ms,
       spread,
+      ...(wallMs === null ? {} : { wallMs }),
+      ...(error === undefined ? {} : { error }),
       dispatches: calls.length,
       submits,
       bytes: cost.bytes,
       flops: cost.flops,
-      peakBytes: bytes + weightBytes,
+      peakBytes: bytes + planned.weightBytes,
       share: cost.flops / (ms / 1e3) / peak.flops,
-      layers,
+      layers: layers === 'none' ? [] : await timeLayers(clock, plan, layers === 'described', options),
     };
   } finally {
-    plan.dispose();
+    planned.dispose();
   }
+}
+
+const sum = <T>(list: readonly T[], of: (entry: T) => number): number => list.reduce((total, e) => total + of(e), 0);
+
+/** Each layer's dispatches by themselves. Layers of the same work are timed once. */
+async function timeLayers(
+  clock: Clock,
+  plan: Plan,
+  described: boolean,
+  { onLayer, signal, batchMs = 10, rounds = 3 }: ModelOptions,
+): Promise<LayerTime[]> {
+  const { calls } = plan.schedule;
+  const known = new Map<string, number>();
+  const layers: LayerTime[] = [];
+  for (let from = 0; from < calls.length; ) {
+    signal?.throwIfAborted();
+    const { operation } = calls[from]!;
+    let to = from + 1;
+    while (to < calls.length && calls[to]!.operation === operation) to++;
+    const part = calls.slice(from, to);
+    const key = timeKey(part);
+    let ms = known.get(key);
+    if (ms === undefined) {
+      const range = [from, to] as const;
+      const task = { name: operation, encode: (pass: GPUComputePassEncoder) => plan.encode(pass, ...range) };
+      ms = (await measure(clock, [task], { batchMs, rounds, signal }))[0]!.ms;
+      known.set(key, ms);
+    }
+    const more = described ? { work: workOf(part), flops: sum(part, definedFlops) } : {};
+    layers.push({ name: operation, kind: kindOf(part[0]!), ms, dispatches: to - from, ...more });
+    from = to;
+    onLayer?.(to, calls.length);
+  }
+  return layers;
+}
+
+/**
+ * Runs of all dispatches: milliseconds of each; on a GPU also of one in a row of them by the host's clock, with all that it
+ * takes to record and submit.
+ */
+async function wholeRuns(
+  runtime: Runtime,
+  clock: Clock,
+  plan: Plan,
+  signal?: AbortSignal,
+): Promise<{ readonly runs: readonly number[]; readonly wallMs: number | null }> {
+  const gpu = runtime.target.adapter === 'gpu';
+  const runs: number[] = [];
+  const enough = () => runs.length >= RUNS.most || sum(runs, (ms) => ms) >= RUNS.ms;
+  while (runs.length < RUNS.least || (gpu && !enough())) {
+    signal?.throwIfAborted();
+    runs.push(await wholeRun(runtime, clock, plan, signal));
+  }
+  if (!gpu) return { runs, wallMs: null };
+  const started = performance.now();
+  for (let i = 0; i < runs.length; i++) await plan.run(signal);
+  await runtime.pacer.idle();
+  return { runs, wallMs: (performance.now() - started) / runs.length };
 }
 
 /**
@@ -175,7 +275,8 @@ export async function benchModel(
  * it is one pass.
  */
 async function wholeRun(runtime: Runtime, clock: Clock, plan: Plan, signal?: AbortSignal): Promise<number> {
-  if ((plan.runMs ?? Number.POSITIVE_INFINITY) < 100) return clock.time({ encode: (pass) => plan.encode(pass) }, 1);
+  if ((plan.runMs ?? Number.POSITIVE_INFINITY) < LONGEST_PASS_MS[runtime.target.adapter])
+    return clock.time({ encode: (pass) => plan.encode(pass) }, 1);
   const started = performance.now();
   await plan.run(signal);
   await runtime.pacer.idle();

@@ -49,6 +49,9 @@ export interface LayerTime {
   readonly kind: LayerKind;
   readonly ms: number;
   readonly dispatches: number;
+  /** Where it was asked for: what is computed and how, in words, and the operations that this should take. */
+  readonly work?: string;
+  readonly flops?: number;
 }
 
 export interface ModelResult {
@@ -58,6 +61,10 @@ export interface ModelResult {
   /** Median of the whole, and its spread. */
   readonly ms: number;
   readonly spread: number;
+  /** On a GPU: of one run in a row of them, by the host's clock. */
+  readonly wallMs?: number;
+  /** Relative L2 error, where it is known what the result should be. */
+  readonly error?: number;
   readonly dispatches: number;
   /** Of a run, cut into slices where the adapter is slow. */
   readonly submits: number;
@@ -68,8 +75,34 @@ export interface ModelResult {
   readonly peakBytes: number;
   /** Share of the multiply-add peak. */
   readonly share: number;
-  /** In order of execution; each was timed by itself. */
+  /** In order of execution; each was timed by itself. Empty if none was. */
   readonly layers: readonly LayerTime[];
+}
+
+/** A model that computes something else is not timed. */
+export interface WrongModel extends Wrong, Pick<ModelResult, 'name' | 'note' | 'batch'> {}
+
+/** Where a model's time goes, in milliseconds. */
+export interface LayerTotals {
+  readonly kinds: Readonly<Record<LayerKind, number>>;
+  /** The works that take most, each over all layers that do it, with the name of the first of them. */
+  readonly heaviest: readonly (LayerTime & { readonly layers: number })[];
+}
+
+/** @param most works that are listed */
+export function layerTotals(layers: readonly LayerTime[], most = 20): LayerTotals {
+  const kinds: Record<LayerKind, number> = { conv: 0, norm: 0, attn: 0, lin: 0, other: 0 };
+  const works = new Map<string, LayerTime & { layers: number }>();
+  for (const layer of layers) {
+    kinds[layer.kind] += layer.ms;
+    const key = layer.work ?? layer.name;
+    const there = works.get(key);
+    const both = (of: 'ms' | 'dispatches' | 'flops') => (there?.[of] ?? 0) + (layer[of] ?? 0);
+    const flops = layer.flops === undefined ? {} : { flops: both('flops') };
+    const sums = { ms: both('ms'), dispatches: both('dispatches'), ...flops, layers: (there?.layers ?? 0) + 1 };
+    works.set(key, { ...(there ?? layer), ...sums });
+  }
+  return { kinds, heaviest: [...works.values()].sort((a, b) => b.ms - a.ms).slice(0, most) };
 }
 
 export interface BenchResult {
@@ -82,6 +115,8 @@ export interface BenchResult {
   readonly peak: Peak;
   readonly rows: readonly Row[];
   readonly models: readonly ModelResult[];
+  /** Models with a wrong result, if there are any. */
+  readonly wrong?: readonly WrongModel[];
 }
 
 export const isFigure = (value: Figure | Wrong): value is Figure => 'ms' in value;

@@ -2,11 +2,12 @@
  * @file A benchmark from beginning to end, as a stream of results: the page and the command line show them as they come.
  */
 import type { Runtime } from '../src/runtime/device.ts';
-import { Clock } from '../src/runtime/measure.ts';
+import { Clock, GPU_WAKE_MS } from '../src/runtime/measure.ts';
 import { benchCase, type KernelCase, kernelCases } from './kernels.ts';
 import { benchModel, MODEL_CASES, type ModelPair } from './models.ts';
 import { measurePeak, type Peak } from './peak.ts';
-import type { BenchResult, ModelResult, Row } from './results.ts';
+import type { BenchResult, ModelResult, Row, WrongModel } from './results.ts';
+import type { ExpectedStep } from './step_inputs.ts';
 
 /** What is run: all of it, or the parts of a name. */
 export interface Selection {
@@ -22,12 +23,17 @@ export type BenchEvent =
   | { readonly kind: 'peak'; readonly peak: Peak; readonly clock: Clock['kind'] }
   | { readonly kind: 'rows'; readonly rows: readonly Row[] }
   | { readonly kind: 'model'; readonly model: ModelResult }
+  | { readonly kind: 'wrong'; readonly model: WrongModel }
   /** `part` of what is being done now, from 0 to 1. */
   | { readonly kind: 'progress'; readonly done: number; readonly total: number; readonly doing: string };
 
 export interface BenchOptions {
   readonly selection?: Selection;
   readonly batch?: number;
+  /** The models are somebody's own: the guided step alone is timed by layer, and layers say what they compute. */
+  readonly own?: boolean;
+  /** What the models should make of which inputs. */
+  readonly expected?: ExpectedStep | null;
   readonly signal?: AbortSignal | undefined;
   readonly batchMs?: number;
   readonly rounds?: number;
@@ -48,9 +54,17 @@ export const wantsModels = ({ family, models }: Selection): boolean =>
 export async function* runBench(
   runtime: Runtime,
   pair: ModelPair | null,
-  { selection = { family: null, models: null }, batch = 10, signal, onLayer, ...measuring }: BenchOptions = {},
+  {
+    selection = { family: null, models: null },
+    batch = 10,
+    own = false,
+    expected = null,
+    signal,
+    onLayer,
+    ...measuring
+  }: BenchOptions = {},
 ): AsyncGenerator<BenchEvent, void, undefined> {
-  const options = { ...measuring, signal };
+  const options = { wakeMs: runtime.target.adapter === 'gpu' ? GPU_WAKE_MS : 0, ...measuring, signal };
   const cases = selectedCases(selection);
   const models = pair && wantsModels(selection) ? MODEL_CASES : [];
   const total = 1 + cases.length + models.length;
@@ -68,10 +82,14 @@ export async function* runBench(
     }
     for (const model of models) {
       yield { kind: 'progress', done, total, doing: `${model.name}, ${model.note}` };
-      yield {
-        kind: 'model',
-        model: await benchModel(runtime, clock, peak, model, pair!, batch, { ...options, onLayer }),
-      };
+      const layers = own ? (model.makes === 'sample' ? 'described' : 'none') : 'timed';
+      const result = await benchModel(runtime, clock, peak, model, pair!, batch, {
+        ...options,
+        expected,
+        layers,
+        onLayer,
+      });
+      yield 'wrong' in result ? { kind: 'wrong', model: result } : { kind: 'model', model: result };
       done++;
     }
     yield { kind: 'progress', done, total, doing: '' };
@@ -86,6 +104,7 @@ export class Collected {
   clock: Clock['kind'] = 'wall clock';
   readonly rows: Row[] = [];
   readonly models: ModelResult[] = [];
+  readonly wrong: WrongModel[] = [];
 
   take(event: BenchEvent): void {
     if (event.kind === 'peak') {
@@ -93,6 +112,7 @@ export class Collected {
       this.clock = event.clock;
     } else if (event.kind === 'rows') this.rows.push(...event.rows);
     else if (event.kind === 'model') this.models.push(event.model);
+    else if (event.kind === 'wrong') this.wrong.push(event.model);
   }
 
   result(runtime: Runtime, host: string, date = new Date()): BenchResult | null {
@@ -106,6 +126,7 @@ export class Collected {
       peak: this.peak,
       rows: this.rows,
       models: this.models,
+      ...(this.wrong.length > 0 ? { wrong: this.wrong } : {}),
     };
   }
 }

@@ -1,5 +1,14 @@
 /** @file Results as tables of text. Pure. */
-import { type BenchResult, type Direction, isFigure, type ModelResult, type Row } from './results.ts';
+import {
+  type BenchResult,
+  type Direction,
+  isFigure,
+  type LayerTime,
+  layerTotals,
+  type ModelResult,
+  type Row,
+  type WrongModel,
+} from './results.ts';
 
 /** Three significant digits with a unit that suits the size. */
 export function time(ms: number): string {
@@ -67,16 +76,34 @@ export function rowLines(rows: readonly Row[], newFamily: boolean): string[] {
 
 /** A model, and its time by kind of kernel. */
 export function modelLines(model: ModelResult): string[] {
-  const { name, note, batch, ms, spread, dispatches, submits, bytes, peakBytes, share, layers } = model;
-  const kinds = new Map<string, number>();
-  for (const layer of layers) kinds.set(layer.kind, (kinds.get(layer.kind) ?? 0) + layer.ms);
+  const { name, note, batch, ms, spread, wallMs, error, dispatches, submits, bytes, peakBytes, share, layers } = model;
+  const facts = [
+    `${time(ms)} ± ${percent(spread)}`,
+    ...(wallMs === undefined ? [] : [`${time(wallMs)} in a row`]),
+    `${dispatches} dispatches in ${submits} ${submits === 1 ? 'submit' : 'submits'}`,
+    `${(bytes / 1e6).toFixed(0)} MB moved, ${(peakBytes / 1e6).toFixed(1)} MB at most`,
+    `${percent(share)} of peak`,
+    ...(error === undefined ? [] : [`error ${errorText(error)}`]),
+  ];
+  const head = ['', `${name}, ${note}; ${batch} images: ${facts.join(', ')}`];
+  if (layers.length === 0) return head;
   const sum = layers.reduce((total, layer) => total + layer.ms, 0);
-  const parts = [...kinds].sort((a, b) => b[1] - a[1]).map(([kind, part]) => `${kind} ${percent(part / sum)}`);
-  const slowest = [...layers].sort((a, b) => b.ms - a.ms).slice(0, 3);
+  const { kinds, heaviest } = layerTotals(layers);
+  const parts = Object.entries(kinds)
+    .filter(([, part]) => part > 0)
+    .sort((a, b) => b[1] - a[1]);
+  const described = layers[0]!.work !== undefined;
+  const slowest = described ? heaviest : [...layers].sort((a, b) => b.ms - a.ms).slice(0, 3);
   return [
-    '',
-    `${name}, ${note}; ${batch} images: ${time(ms)} ± ${percent(spread)}, ${dispatches} dispatches in ${submits} ${submits === 1 ? 'submit' : 'submits'}, ${(bytes / 1e6).toFixed(0)} MB moved, ${(peakBytes / 1e6).toFixed(1)} MB at most, ${percent(share)} of peak`,
-    `  layers alone ${time(sum)}: ${parts.join(', ')}`,
-    ...slowest.map((layer) => `  ${time(layer.ms).padStart(9)}  ${layer.name}`),
+    ...head,
+    `  layers alone ${time(sum)}: ${parts.map(([kind, part]) => `${kind} ${percent(part / sum)}`).join(', ')}`,
+    ...slowest.map((layer) => `  ${time(layer.ms).padStart(9)}  ${described ? workText(layer) : layer.name}`),
   ];
 }
+
+/** What many layers have in common, and how fast they do it. */
+const workText = ({ work, flops, ms, layers = 1 }: LayerTime & { readonly layers?: number }): string =>
+  `${String(layers).padStart(3)} × ${work}${flops ? `, ${rate(flops / (ms / 1e3), 'FLOP/s')}` : ''}`;
+
+export const wrongLine = ({ name, note, batch, error, wrong }: WrongModel): string =>
+  `\n${name}, ${note}; ${batch} images: error ${errorText(error)}, ${wrong}, so it is not timed`;

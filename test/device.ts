@@ -16,7 +16,7 @@ import { type ForcedVariants, parseVariants } from '../src/runtime/variants.ts';
  * @param own variants forced where the environment says nothing
  */
 export async function testRuntime(own: ForcedVariants = {}): Promise<Runtime> {
-  const { device } = await requestNodeDevice(process.env['PILOTWAVE_ADAPTER'] ?? 'auto');
+  const { device } = await requestNodeDevice(process.env['PILOTWAVE_ADAPTER'] ?? 'auto', { experimental: true });
   const forced = process.env['PILOTWAVE_VARIANTS'];
   const variants = { ...own, ...(forced ? parseVariants(forced) : {}) };
   const runtime = new Runtime(device, { tuning: 'off', variants });

@@ -8,7 +8,8 @@
 //         | 0  1  0 -1 |
 //
 // x [N, HEIGHT, WIDTH, QUADS] of vec4f; v [16, N * TILES_Y * TILES_X, QUADS] of vec4f, the 16 points of the transform row by
-// row. One invocation a tile and quad of channels, neighbours in the channels.
+// row. One invocation a tile and quad of channels, neighbours in the channels. With NORM x is what a GroupNorm is made of, and
+// coefficients [N, 4, QUADS] its affine maps: center, factor, offset (group_norm/apply.wgsl); with SILU, SiLU follows.
 // Host checks: TILES = N * TILES_Y * TILES_X, TILES_Y = ceil(HEIGHT / 2), TILES_X = ceil(WIDTH / 2).
 
 override HEIGHT: u32;
@@ -17,9 +18,20 @@ override QUADS: u32;
 override TILES: u32;
 override TILES_Y: u32;
 override TILES_X: u32;
+override NORM: bool = false;
+override SILU: bool = false;
 
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
-@group(0) @binding(1) var<storage, read_write> v: array<vec4f>;
+@group(0) @binding(1) var<storage, read> coefficients: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> v: array<vec4f>;
+
+fn normalised(value: vec4f, center: vec4f, factor: vec4f, offset: vec4f) -> vec4f {
+  let z = (value - center) * factor + offset;
+  if (SILU) {
+    return z / (1.0 + exp(min(-z, vec4f(80.0))));
+  }
+  return z;
+}
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
@@ -33,13 +45,26 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let ix_first = i32(tile % TILES_X * 2u) - 1;
   let image = tile / (TILES_X * TILES_Y) * HEIGHT;
 
+  var center = vec4f();
+  var factor = vec4f();
+  var offset = vec4f();
+  if (NORM) {
+    let at = image / HEIGHT * 4u * QUADS + c;
+    center = coefficients[at];
+    factor = coefficients[at + QUADS];
+    offset = coefficients[at + 2u * QUADS];
+  }
+
   var d: array<vec4f, 16>;
   for (var i = 0u; i < 4u; i++) {
     let iy = iy_first + i32(i);
     let row = (image + u32(clamp(iy, 0, i32(HEIGHT) - 1))) * WIDTH;
     for (var j = 0u; j < 4u; j++) {
       let ix = ix_first + i32(j);
-      let value = x[(row + u32(clamp(ix, 0, i32(WIDTH) - 1))) * QUADS + c];
+      var value = x[(row + u32(clamp(ix, 0, i32(WIDTH) - 1))) * QUADS + c];
+      if (NORM) {
+        value = normalised(value, center, factor, offset);
+      }
       d[i * 4u + j] = select(vec4f(), value, iy >= 0 && iy < i32(HEIGHT) && ix >= 0 && ix < i32(WIDTH));
     }
   }

@@ -10,7 +10,8 @@
 //         | 0    1     0   -5/2   0   1 |
 //
 // x [N, HEIGHT, WIDTH, QUADS] of vec4f; v [36, N * TILES_Y * TILES_X, QUADS] of vec4f, the 36 points of the transform row by
-// row. One invocation a tile and quad of channels, neighbours in the channels.
+// row. One invocation a tile and quad of channels, neighbours in the channels. With NORM x is what a GroupNorm is made of, and
+// coefficients [N, 4, QUADS] its affine maps: center, factor, offset (group_norm/apply.wgsl); with SILU, SiLU follows.
 // Host checks: TILES = N * TILES_Y * TILES_X, TILES_Y = ceil(HEIGHT / 4), TILES_X = ceil(WIDTH / 4).
 
 override HEIGHT: u32;
@@ -19,9 +20,20 @@ override QUADS: u32;
 override TILES: u32;
 override TILES_Y: u32;
 override TILES_X: u32;
+override NORM: bool = false;
+override SILU: bool = false;
 
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
-@group(0) @binding(1) var<storage, read_write> v: array<vec4f>;
+@group(0) @binding(1) var<storage, read> coefficients: array<vec4f>;
+@group(0) @binding(2) var<storage, read_write> v: array<vec4f>;
+
+fn normalised(value: vec4f, center: vec4f, factor: vec4f, offset: vec4f) -> vec4f {
+  let z = (value - center) * factor + offset;
+  if (SILU) {
+    return z / (1.0 + exp(min(-z, vec4f(80.0))));
+  }
+  return z;
+}
 
 const ROOT = 1.41421356237309505;
 const HALF_ROOT = 0.70710678118654752;
@@ -61,6 +73,16 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let ix_first = i32(tile % TILES_X * 4u) - 1;
   let image = tile / (TILES_X * TILES_Y) * HEIGHT;
 
+  var center = vec4f();
+  var factor = vec4f();
+  var offset = vec4f();
+  if (NORM) {
+    let at = image / HEIGHT * 4u * QUADS + c;
+    center = coefficients[at];
+    factor = coefficients[at + QUADS];
+    offset = coefficients[at + 2u * QUADS];
+  }
+
   // A column of the tile at a time, so that a compiler sees 6 loads and not 36: B^T from the left, then its share of the
   // product from the right.
   var sums: array<vec4f, 36>;
@@ -80,7 +102,11 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     let inside = ix >= 0 && ix < i32(WIDTH);
     var d: array<vec4f, 6>;
     for (var i = 0u; i < 6u; i++) {
-      d[i] = select(vec4f(), x[(rows[i] + at) * QUADS + c], inside && within[i]);
+      var value = x[(rows[i] + at) * QUADS + c];
+      if (NORM) {
+        value = normalised(value, center, factor, offset);
+      }
+      d[i] = select(vec4f(), value, inside && within[i]);
     }
     let even_low = d[4] - 2.0 * d[2];
     let odd_low = HALF_ROOT * d[3] - ROOT * d[1];

@@ -15,7 +15,8 @@ export async function openAdapter(
   choice: AdapterChoice,
   options: RuntimeOptions = { tuning: { store: fileStore() } },
 ): Promise<{ readonly found: NodeDevice; readonly runtime: Runtime }> {
-  const found = await requestNodeDevice(choice);
+  const experimental = options.accuracy === 'reduced' || options.variants !== undefined;
+  const found = await requestNodeDevice(choice, { experimental });
   console.error(describeAdapterLine(found));
   return { found, runtime: new Runtime(found.device, options) };
 }

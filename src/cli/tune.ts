@@ -49,6 +49,7 @@ export async function tune(argv: readonly string[]): Promise<number> {
   const { runtime } = await openAdapter(options.adapter, {
     tuning: {
       software: true,
+      anew: true,
       budgetMs: seconds * 1000,
       onShape: (shape) => process.stdout.write(`${shapeLine(shape)}\n`),
     },

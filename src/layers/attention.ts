@@ -15,6 +15,7 @@ import type { Cost } from '../runtime/shader.ts';
 import { type CallShape, familyOfWays, variantsOf } from '../runtime/variants.ts';
 import type { ChannelMap } from '../runtime/weights.ts';
 import type { AttentionCall, AttentionGradientCall, AttentionWay } from './attention_call.ts';
+import { matrix } from './attention_matrix.ts';
 import { online } from './attention_online.ts';
 import { stepwise } from './attention_stepwise.ts';
 import { tiled } from './attention_tiled.ts';
@@ -52,7 +53,7 @@ export function channelMaps(
   return { qkv, out: padded === width ? null : out };
 }
 
-const WAYS: readonly AttentionWay[] = [online, ...tiled, ...stepwise];
+const WAYS: readonly AttentionWay[] = [online, ...tiled, ...stepwise, matrix];
 
 const shapeFor =
   (form: string) =>

@@ -16,6 +16,7 @@ import * as registers from './conv2d_registers.ts';
 import { winograd } from './conv2d_winograd.ts';
 import { type ConvolutionCall, convolutionCost, type StridedGradientCall } from './convolution_call.ts';
 import * as linear from './linear.ts';
+import { subgroupMatrixVariants } from './subgroup_matrix_variants.ts';
 import { stagedConvolution } from './workgroup_tiles.ts';
 import { workgroupVariants } from './workgroup_variants.ts';
 
@@ -95,7 +96,12 @@ export function forward(
 
 const CONVOLUTIONS: Family<ConvolutionCall> = {
   kind: 'conv2d',
-  variants: [...registers.forward, ...winograd, ...workgroupVariants(stagedConvolution)],
+  variants: [
+    ...registers.forward,
+    ...winograd,
+    ...workgroupVariants(stagedConvolution),
+    ...subgroupMatrixVariants(stagedConvolution),
+  ],
   shape: ({ kernel, stride, x, y, weights }) => ({
     form: `${kernel}x${kernel} stride ${stride}${formatNote(weights())}`,
     sizes: [y.shape.n, y.shape.h, y.shape.w, x.shape.c, y.shape.c],

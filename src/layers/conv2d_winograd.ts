@@ -18,7 +18,7 @@ import winogradOutput2 from '../../shaders/winograd/output_2x2.wgsl';
 import winogradOutput4 from '../../shaders/winograd/output_4x4.wgsl';
 import winogradProducts from '../../shaders/winograd/products.wgsl';
 import type { Graph, Target } from '../runtime/graph.ts';
-import { activationBytes, pixels, quads, type Tensor } from '../runtime/resources.ts';
+import { type Activation, activationBytes, type Normalised, pixels, quads, type Tensor } from '../runtime/resources.ts';
 import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
 import type { Variant } from '../runtime/variants.ts';
 import type { WinogradTile } from '../runtime/weights.ts';
@@ -179,6 +179,13 @@ function sizesOf(call: ConvolutionCall, way: Winograd): StagedSizes {
   };
 }
 
+/**
+ * The GroupNorm that the input's transform makes as it loads, so that its result is never stored. Each value is loaded 2.25 or 4
+ * times, which a GPU's SiLU units bear and a CPU adapter's exponentials do not.
+ */
+const normInLoad = ({ target }: Graph, { origin }: Activation): Normalised | null =>
+  target.adapter === 'gpu' && origin?.kind === 'normalised' && origin.separate() ? origin : null;
+
 const directMultiplyAdds = ({ x, y }: ConvolutionCall): number => 9 * pixels(y.shape) * x.shape.c * y.shape.c;
 
 const PRODUCTS: readonly Products[] = [...REGISTERS.map(inRegisters), ...WORKGROUP_TILES.map(inWorkgroups)];
@@ -211,10 +218,12 @@ function variant(way: Winograd, products: Products): Variant<ConvolutionCall> {
       const v = graph.array('transformed input', 4 * points * tiles * inQuads);
       const m = graph.array('transformed output', 4 * points * tiles * outQuads);
       const place = { HEIGHT: x.shape.h, WIDTH: x.shape.w, TILES: tiles, TILES_Y: down, TILES_X: across };
+      const norm = normInLoad(graph, x);
       return [
         kernelCall(way.input, {
-          bind: { x, v },
+          bind: { x: norm?.of ?? x, coefficients: norm?.coefficients ?? null, v },
           sizes: { ...place, QUADS: inQuads },
+          switches: norm ? { NORM: true, SILU: norm.silu } : {},
           grid: lineGrid(tiles * inQuads, 64),
           cost: { flops: 4 * tiles * inQuads * way.additions.input, bytes: activationBytes(x.shape) + v.bytes },
         }),

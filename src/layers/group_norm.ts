@@ -82,13 +82,15 @@ export function forward(
   const gamma = b.weights.vector(`${name}.weight`);
   const beta = b.weights.vector(`${name}.bias`);
   const coefficients = b.graph.array(`${name} coefficients`, x.shape.n * 4 * quads(channels) * 4);
-  const y = b.graph.activation(name, x.shape);
+  const separate = () => ways.lower().length > 1;
+  const y = b.graph.activation(name, x.shape, { kind: 'normalised', of: x, coefficients, silu, separate });
   const call: GroupNormCall = { name, groups, eps, silu, x, y, gamma, beta, embedding, coefficients };
+  const ways = variantsOf(b.graph, FORWARD, call);
   b.graph.append({
     name: `${name} group_norm`,
     inputs: embedding ? [x, embedding.tensor] : [x],
     outputs: [y, coefficients],
-    ...variantsOf(b.graph, FORWARD, call),
+    ...ways,
     adjoint: ({ outputs: [dy], needs, take }) => {
       const dEmbedding = embedding !== null && needs[1] ? embeddingGradient(b, spec, name, embedding) : null;
       const residual = needs[0] ? take(0) : null;

@@ -15,6 +15,7 @@ import { lanes } from './linear_lanes.ts';
 import { registers } from './linear_registers.ts';
 import { shared } from './linear_shared.ts';
 import { type ProductCall, productCost } from './product_call.ts';
+import { subgroupMatrixVariants } from './subgroup_matrix_variants.ts';
 import { stagedProduct } from './workgroup_tiles.ts';
 import { workgroupVariants } from './workgroup_variants.ts';
 
@@ -83,7 +84,13 @@ export function forward(
 
 const PRODUCTS: Family<ProductCall> = {
   kind: 'linear',
-  variants: [...registers, ...lanes, ...shared, ...workgroupVariants(stagedProduct)],
+  variants: [
+    ...registers,
+    ...lanes,
+    ...shared,
+    ...workgroupVariants(stagedProduct),
+    ...subgroupMatrixVariants(stagedProduct),
+  ],
   shape: ({ x, y, weights }) => ({
     form: `product${formatNote(weights())}`,
     sizes: [pixels(x.shape), x.shape.c, y.shape.c],

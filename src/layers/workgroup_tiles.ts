@@ -76,7 +76,7 @@ export interface StagedCall extends StagedSizes, Pick<ConvolutionCall, 'stride' 
 const extent = ({ across, down, run, quads: own }: WorkgroupTile) => ({ rows: across * run, columns: down * own });
 
 /** Fewer rows than this leave most of any tile empty: a single embedding, a map of one pixel. */
-const LEAST_ROWS = 5;
+export const LEAST_ROWS = 5;
 
 /** Not a tile that is for the most part beyond the edge. */
 export function workgroupFits(target: Target, tile: WorkgroupTile, { to }: StagedSizes): boolean {

@@ -115,7 +115,7 @@ export class Runtime {
     this.device = device;
     this.adapter = describeAdapter(device.adapterInfo);
     const { software, vendor } = this.adapter;
-    const known = new Tuning(shippedTable(device.adapterInfo));
+    const known = new Tuning(shippedTable(device.adapterInfo), tuning === 'off' ? undefined : tuning.visitSteps);
     this.target = {
       adapter: software ? 'cpu' : 'gpu',
       slowCompiler: software && vendor === 'mesa',

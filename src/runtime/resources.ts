@@ -31,15 +31,28 @@ export interface Activation extends Tensor {
   readonly origin?: Origin;
 }
 
-/** `upsample`: every pixel of `of` four times, in a block of two by two. */
-export interface Origin {
+export type Origin = Upsampled | Normalised;
+
+/** Every pixel of `of` four times, in a block of two by two. */
+export interface Upsampled {
   readonly kind: 'upsample';
   readonly of: Activation;
 }
 
+/** Every value of `of` through its channel's affine map, then SiLU if `silu`: a GroupNorm whose statistics are known. */
+export interface Normalised {
+  readonly kind: 'normalised';
+  readonly of: Activation;
+  /** [N, 4, C padded]: center, factor and offset of each channel, and what only the gradient needs. */
+  readonly coefficients: Tensor;
+  readonly silu: boolean;
+  /** Whether the tensor is made by a dispatch of its own, which is spared if nobody asks for it. */
+  separate(): boolean;
+}
+
 /** What a kernel reads that can enlarge by itself: a tensor, and by how many halvings its sides are shorter. */
 export const stored = (tensor: Activation): { readonly tensor: Activation; readonly shift: 0 | 1 } =>
-  tensor.origin ? { tensor: tensor.origin.of, shift: 1 } : { tensor, shift: 0 };
+  tensor.origin?.kind === 'upsample' ? { tensor: tensor.origin.of, shift: 1 } : { tensor, shift: 0 };
 
 /** A uniform block whose values the host sets between runs. */
 export interface Uniform {

@@ -12,6 +12,7 @@ import type { Graph, ListedOperation } from './graph.ts';
 import { recompute } from './recompute.ts';
 import type { Tensor } from './resources.ts';
 import { type Grid, type KernelCall, kernelCall, lineGrid } from './shader.ts';
+import type { Choice } from './variants.ts';
 
 /** Words that one invocation of the check looks at; its RUN. */
 const WORDS_A_CHECK = 64;
@@ -20,6 +21,8 @@ export interface ScheduledCall extends KernelCall {
   /** The operation it belongs to, and the layer that this belongs to. */
   readonly operation: string;
   readonly layer: string;
+  /** Of the operation, where there was more than one way. */
+  readonly choice?: Choice | undefined;
 }
 
 /** Where a tensor lies while it lives. */
@@ -255,7 +258,8 @@ function needed(operations: readonly ListedOperation[], outputs: readonly Tensor
     for (const call of [...operation.lower()].reverse()) {
       if (!state && !writtenBy(call).some((t) => wanted.has(t))) continue;
       for (const tensor of tensorsOf(call)) wanted.add(tensor);
-      kept.push({ ...call, operation: operation.name, layer: operation.layer });
+      const { name, layer, choice } = operation;
+      kept.push({ ...call, operation: name, layer, choice });
     }
   }
   return kept.reverse();

@@ -11,11 +11,11 @@ import type { Tuning } from './tuning.ts';
 import { choiceKey, forcedAmong } from './variants.ts';
 
 /**
- * What a visit is taken to run, in which a faster variant must make up for its compilation: so many steps and milliseconds
- * at least. Many run for longer, but nothing is seen before the first step, and browsers compile at half the speed of Node,
- * where tables are made.
+ * What a visit is taken to run at least, in milliseconds and in steps (`Tuning.visitSteps`), in which a faster variant must
+ * make up for its compilation. Many run for longer, but nothing is seen before the first step, and browsers compile at half
+ * the speed of Node, where tables are made.
  */
-const LEAST_VISIT = { steps: 10, ms: 4000 } as const;
+const LEAST_MS = 4000;
 
 /** Milliseconds that a pipeline is taken to compile for if nobody measured it. */
 const UNKNOWN_MS = 100;
@@ -66,7 +66,7 @@ export function select(operations: readonly ListedOperation[], tuning: Tuning): 
   const list = [...demands.values()];
   const compilation = (key: string) => (compiledAnyway.has(key) ? 0 : (tuning.compilationMs(key) ?? UNKNOWN_MS));
   const fastestStep = list.reduce((sum, { count, options }) => sum + count * fastest(options).ms, 0);
-  return leastVisit(list, compilation, Math.max(LEAST_VISIT.steps, LEAST_VISIT.ms / fastestStep));
+  return leastVisit(list, compilation, Math.max(tuning.visitSteps, LEAST_MS / fastestStep));
 }
 
 const fastest = (options: readonly Option[]): Option => options.reduce((a, b) => (b.ms < a.ms ? b : a));

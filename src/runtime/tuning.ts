@@ -27,6 +27,9 @@ export interface TuningStore {
   write(adapter: string, text: string): Promise<void>;
 }
 
+/** Steps that a visit is taken to run, unless somebody says otherwise: few, so that the first one is soon there. */
+const VISIT_STEPS = 10;
+
 /** Shapes whose sizes differ by more than this in all, in doublings, say nothing about each other. */
 const FAR = 4;
 
@@ -55,6 +58,8 @@ const product = (sizes: readonly number[]): number => sizes.reduce((a, b) => a *
 export class Tuning {
   readonly #entries = new Map<string, Map<string, Entry>>();
   readonly #compilation = new Map<string, number>();
+  /** Steps that a visit is taken to run, in which a faster variant must make up for its compilation. */
+  readonly visitSteps: number;
   #revision = 0;
   /** What was measured on this adapter, and is worth keeping. */
   readonly #measured: {
@@ -63,7 +68,8 @@ export class Tuning {
   } = { times: {}, compilation: {} };
 
   /** @param shipped a table made beforehand, for adapters of the same kind */
-  constructor(shipped: TuningTable = { times: {}, compilation: {} }) {
+  constructor(shipped: TuningTable = { times: {}, compilation: {} }, visitSteps = VISIT_STEPS) {
+    this.visitSteps = visitSteps;
     each(shipped, (shape, times) => this.#enter(shape, times));
     for (const [key, ms] of Object.entries(shipped.compilation)) this.#compilation.set(key, ms);
   }
@@ -84,9 +90,15 @@ export class Tuning {
     entries.set(sizes.join(' '), { sizes, times });
   }
 
-  /** Whether this very shape was measured on this adapter. */
-  has({ kind, form, sizes }: Shape): boolean {
-    return this.#measured.times[kind]?.[form]?.[sizes.join(' ')] !== undefined;
+  /**
+   * Whether this very shape was measured.
+   *
+   * @param here whether on this adapter, where what a shipped table says does not count
+   */
+  has({ kind, form, sizes }: Shape, here = true): boolean {
+    const of = sizes.join(' ');
+    const entry = here ? this.#measured.times[kind]?.[form]?.[of] : this.#entries.get(`${kind} ${form}`)?.get(of);
+    return entry !== undefined;
   }
 
   /** Takes in the measured times of a shape's variants. @returns those that are kept */

@@ -51,6 +51,8 @@ export interface Family<Call> {
 /** A way to compute an operation and its gradient: what its variants in the families of both have in common. */
 export interface Way<Call> {
   readonly name: string;
+  /** `float32` if absent. */
+  readonly accuracy?: Accuracy;
   /** Where it should win. */
   readonly note: string;
   fits(target: Target, call: Call): boolean;
@@ -73,7 +75,7 @@ export const familyOfWays = <Call, W extends Way<Call>>({
   kind,
   variants: ways.map((way) => ({
     name: way.name,
-    accuracy: () => 'float32',
+    accuracy: () => way.accuracy ?? 'float32',
     note: way.note,
     fits: (target, call) => fits(way, target, call),
     cost: (target, call) => way.cost(target, call),
@@ -143,6 +145,9 @@ function candidatesOf<Call>(graph: Graph, { kind, variants }: Family<Call>, call
     .map((v) => ({ name: v.name, note: v.note, cost: v.cost(target, call), lower: () => v.lower(graph, call) }))
     .sort((a, b) => a.cost - b.cost);
 }
+
+/** The name of a variant without its tile sizes. */
+export const wayOf = (name: string): string => name.replace(/ [\dx]+$/, '');
 
 /** Whether a variant goes by `wanted`: its name, or the name without its tile sizes. */
 const named = (name: string, wanted: string | undefined): boolean =>

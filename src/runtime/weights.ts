@@ -5,6 +5,7 @@
  * describes it. Matrices are packed on the GPU from the checkpoint's own bytes, once for each layout, and shared by all
  * plans of a model.
  */
+import packFragments from '../../shaders/subgroup_matrix/pack_fragments.wgsl';
 import packMatrix from '../../shaders/weights/pack_matrix.wgsl';
 import winogradKernels from '../../shaders/winograd/kernels.wgsl';
 import { numbersOf } from '../checkpoints/dtypes.ts';
@@ -36,6 +37,8 @@ export type Packing =
       /** Reverses the order of the taps: the kernel of the input gradient at stride 1. */
       readonly flip: boolean;
       readonly format: MatrixFormat;
+      /** Matrices for subgroups in place of blocks; null: blocks. Then the format is f16. */
+      readonly fragments: Fragments | null;
       /** Kernels of 3 x 3 taps in Winograd's transform for tiles of that many outputs in each direction; 0: as they are. */
       readonly winograd: WinogradTile | 0;
     }
@@ -45,6 +48,15 @@ export type Packing =
       readonly map: ChannelMap | null;
       readonly transpose: boolean;
     };
+
+/** How matrices for subgroups are cut (shaders/subgroup_matrix/pack_fragments.wgsl). */
+export interface Fragments {
+  /** Output and input channels of a matrix. */
+  readonly n: number;
+  readonly k: number;
+  /** Input matrices that a kernel takes in a step: their number is filled up to a multiple of it. */
+  readonly chunk: number;
+}
 
 /** Outputs of a tile in each direction; the transform has two points more. */
 export type WinogradTile = 2 | 4;
@@ -60,10 +72,12 @@ export interface MatrixOptions {
   readonly format?: MatrixFormat;
   /** Transformed kernels [O/4, points, I/4] in the place of 3 x 3 taps; always float32. */
   readonly winograd?: WinogradTile | 0;
+  /** Matrices for subgroups in the place of blocks; always float16. */
+  readonly fragments?: Fragments | null;
 }
 
 /** What a kernel may ask of its weights; the rest is settled by the layer. */
-export type KernelLayout = Pick<MatrixOptions, 'format' | 'winograd'>;
+export type KernelLayout = Pick<MatrixOptions, 'format' | 'winograd' | 'fragments'>;
 
 /** Gives each channel map a short name for use in keys. */
 const mapNames = new WeakMap<ChannelMap, string>();
@@ -78,6 +92,12 @@ const mapName = (map: ChannelMap | null): string => {
 };
 
 const product = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
+
+/** Matrices for subgroups along the output and the input channels of a tap. */
+export const matricesOf = (fragments: Fragments | null, outs: number, ins: number) => ({
+  outMatrices: fragments ? Math.ceil(outs / fragments.n) : 0,
+  inMatrices: fragments ? Math.ceil(ins / (fragments.k * fragments.chunk)) * fragments.chunk : 0,
+});
 
 /** Names and shapes of a model's parameters: enough to build a graph and to cost it, with no value in memory. */
 export class WeightShapes {
@@ -109,7 +129,7 @@ export class WeightShapes {
    */
   matrix(names: string | readonly string[], options: MatrixOptions = {}): PackedWeights {
     const list = typeof names === 'string' ? [names] : names;
-    const { outMap = null, inMap = null, transpose = false, flip = false, winograd = 0 } = options;
+    const { outMap = null, inMap = null, transpose = false, flip = false, winograd = 0, fragments = null } = options;
     const shapes = list.map((name) => this.shapeOf(name));
     const sourceIns = shapes[0]![1]!;
     const taps = product(shapes[0]!.slice(2));
@@ -123,15 +143,32 @@ export class WeightShapes {
     const columns = inMap?.length ?? sourceIns;
     const [outs, ins] = transpose ? [columns, rows] : [rows, columns];
     if (winograd !== 0 && taps !== 9) throw new Error(`${list.join(', ')}: only 3 x 3 kernels can be transformed`);
-    const format = winograd === 0 ? (options.format ?? this.#formatOf(list)) : 'f32';
+    const format = fragments ? 'f16' : winograd === 0 ? (options.format ?? this.#formatOf(list)) : 'f32';
     const points = winograd === 0 ? taps : (winograd + 2) ** 2;
-    const key = `matrix|${list}|${mapName(outMap)}|${mapName(inMap)}|${transpose}|${flip}|${format}|${winograd}`;
+    const cut = fragments ? `${fragments.n} ${fragments.k} ${fragments.chunk}` : '';
+    const key = `matrix|${list}|${mapName(outMap)}|${mapName(inMap)}|${transpose}|${flip}|${format}|${winograd}|${cut}`;
+    const { outMatrices, inMatrices } = matricesOf(fragments, outs, ins);
     return {
       kind: 'weights',
       source: this,
       key,
-      bytes: matrixBytes(format, quads(outs) * points * quads(ins), quads(transpose ? ins : outs)),
-      packing: { layout: 'matrix', names: list, outMap, inMap, outs, ins, taps, transpose, flip, format, winograd },
+      bytes: fragments
+        ? 2 * outMatrices * taps * inMatrices * fragments.n * fragments.k
+        : matrixBytes(format, quads(outs) * points * quads(ins), quads(transpose ? ins : outs)),
+      packing: {
+        layout: 'matrix',
+        names: list,
+        outMap,
+        inMap,
+        outs,
+        ins,
+        taps,
+        transpose,
+        flip,
+        format,
+        winograd,
+        fragments,
+      },
     };
   }
 
@@ -362,8 +399,11 @@ export class Weights extends WeightShapes {
     const unit = BLOCK_VECTORS[packing.format];
     const head = headVectors(packing.format);
     const int8 = packing.format === 'int8';
-    const { taps, outs: allOuts, ins, winograd } = packing;
-    const plain = winograd === 0 ? place : uploads.scratch(matrixBytes('f32', quads(allOuts) * taps * quads(ins), 0));
+    const { taps, outs: allOuts, ins, winograd, fragments } = packing;
+    const rearranged = winograd !== 0 || fragments !== null;
+    const plain = rearranged
+      ? uploads.scratch(matrixBytes(packing.format, quads(allOuts) * taps * quads(ins), 0))
+      : place;
     let quadsBefore = 0;
     for (const name of packing.names) {
       const tensor = this.#info(name);
@@ -402,8 +442,19 @@ export class Weights extends WeightShapes {
       if (int8) this.#writeScales(packing, factors!, place, quadsBefore);
       quadsBefore += quads(outs);
     }
-    if (winograd === 0) return;
     const channels = { OUT_QUADS: quads(allOuts), IN_QUADS: quads(ins) };
+    if (fragments) {
+      const { outMatrices, inMatrices } = matricesOf(fragments, allOuts, ins);
+      const cut = kernelCall(packFragments, {
+        bind: { blocks: null, fragments: null },
+        sizes: { ...channels, TAPS: taps, OUT_MATRICES: outMatrices, IN_MATRICES: inMatrices },
+        tiles: { N: fragments.n, K: fragments.k },
+        grid: lineGrid((outMatrices * taps * inMatrices * fragments.n * fragments.k) / 4, 64),
+        cost: { flops: 0, bytes: plain.size + place.size },
+      });
+      uploads.pack(cut, { blocks: plain, fragments: place });
+    }
+    if (winograd === 0) return;
     const transform = kernelCall(winogradKernels, {
       bind: { blocks: null, transformed: null },
       sizes: channels,

@@ -6,11 +6,12 @@ import type { Runtime } from '../../src/runtime/device.ts';
 import { Graph, type Target } from '../../src/runtime/graph.ts';
 import { pipelineKey } from '../../src/runtime/pipelines.ts';
 import type { Activation, Shape } from '../../src/runtime/resources.ts';
+import { wayOf } from '../../src/runtime/variants.ts';
 import { WeightShapes } from '../../src/runtime/weights.ts';
 import { expectClose, run } from '../device.ts';
 
 /** Relative L2 errors that variants are held to; the reduced ones state theirs in their shaders. */
-export const toleranceOf = (variant: string): number => (variant.startsWith('f16 ') ? 2e-3 : 2e-6);
+export const toleranceOf = (variant: string): number => (/^(f16|matrix|split-matrix) /.test(variant) ? 2e-3 : 2e-6);
 
 /** Every variant may be taken, the less exact ones too. */
 export const anyVariant = (runtime: Runtime): Target => ({ ...runtime.target, accuracy: 'reduced' });
@@ -69,7 +70,6 @@ export function variantsFor(
  */
 export function oneOfEachWay(names: readonly string[]): string[] {
   if (process.env['PILOTWAVE_ALL_VARIANTS']) return [...names];
-  const wayOf = (name: string) => name.replace(/ [\dx]+$/, '');
   const seen = new Set<string>();
   return names.filter((name) => {
     const first = !seen.has(wayOf(name));

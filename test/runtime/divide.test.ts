@@ -27,6 +27,7 @@ const SHADERS = fileURLToPath(new URL('../../shaders', import.meta.url));
 
 const whole = await testRuntime();
 const HALVES = whole.device.features.has('shader-f16');
+const MATRICES = whole.target.subgroupMatrix !== undefined;
 /** Every workgroup by itself. */
 const FINEST: DivisionRule = { flops: 1, bytes: 1, groups: 1 };
 const divided = new Runtime(whole.device, { division: FINEST });
@@ -164,7 +165,15 @@ function step(runtime: Runtime, part: SamplerPart, at: GradientPlace, filter: Gr
   return { graph: made.graphs[0]!, outputs: Object.values(made.outputs).filter((t) => t !== null) };
 }
 
-const WAYS = ['registers', 'winograd 2x2', 'winograd 4x4', 'workgroup', 'split', ...(HALVES ? ['f16'] : [])];
+const WAYS = [
+  'registers',
+  'winograd 2x2',
+  'winograd 4x4',
+  'workgroup',
+  'split',
+  ...(HALVES ? ['f16'] : []),
+  ...(MATRICES ? ['matrix'] : []),
+];
 /** What linear layers take beside ways that only convolutions have. */
 const LINEAR: Readonly<Record<string, string>> = { 'winograd 2x2': 'lanes', 'winograd 4x4': 'shared' };
 
@@ -205,7 +214,7 @@ const CASES: Readonly<Record<string, (runtime: Runtime) => Case>> = {
     };
   },
   ...Object.fromEntries(
-    (['online', 'tiled', 'stepwise'] as const).map((way) => [
+    ['online', 'tiled', 'stepwise', ...(MATRICES ? ['matrix'] : [])].map((way) => [
       `attention, ${way}`,
       (runtime: Runtime): Case => {
         const graph = new Graph({ ...runtime.target, variants: { attention: way } });
@@ -278,7 +287,13 @@ describe('divided as far as can be', () => {
       .filter((file) => file.endsWith('.wgsl'))
       .map((file) => file.replace('.wgsl', ''));
     // These run when weights are loaded, not in plans.
-    const others = ['weights/pack_matrix', 'winograd/kernels', ...(HALVES ? [] : ['conv2d/workgroup_f16'])];
+    const loading = ['weights/pack_matrix', 'winograd/kernels', 'subgroup_matrix/pack_fragments'];
+    const absent = all.filter(
+      (name) =>
+        (name === 'conv2d/workgroup_f16' && !HALVES) ||
+        (name.startsWith('subgroup_matrix/') && !MATRICES && !loading.includes(name)),
+    );
+    const others = new Set([...loading, ...absent, 'subgroup_matrix/probe']);
     expect([...met, ...others].sort()).toEqual(all.sort());
   });
 });

@@ -18,7 +18,7 @@ import { leastVisit } from '../../src/runtime/selection.ts';
 import { shippedTable } from '../../src/runtime/shipped_tuning.ts';
 import type { TunedShape } from '../../src/runtime/tuner.ts';
 import { type Times, Tuning, type TuningStore } from '../../src/runtime/tuning.ts';
-import { type Accuracy, type CallShape, type Family, variantsOf } from '../../src/runtime/variants.ts';
+import { type Accuracy, type CallShape, type Family, variantsOf, wayOf } from '../../src/runtime/variants.ts';
 import { Weights } from '../../src/runtime/weights.ts';
 import { checkpointOf, expectClose, values } from '../device.ts';
 import { TINY_CONFIGS } from '../models.ts';
@@ -176,7 +176,7 @@ describe('a kept table', () => {
     '',
     'no json',
     '[]',
-    versioned(timed('1 2', { cheap: 1 }), 3),
+    versioned(timed('1 2', { cheap: 1 }), 4),
     versioned({}),
     versioned({ times: {} }),
     versioned(timed('x', { cheap: 1 })),
@@ -232,6 +232,16 @@ async function result(runtime: Runtime): Promise<Float32Array> {
   return found;
 }
 
+/** The device under another adapter's name. */
+const pretending = (own: GPUDevice, adapterInfo: object): GPUDevice =>
+  new Proxy(own, {
+    get: (target, name) => {
+      if (name === 'adapterInfo') return adapterInfo;
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+
 describe('the tuner', () => {
   const shapes: TunedShape[] = [];
   const kept = new Map<string, string>();
@@ -284,14 +294,22 @@ describe('the tuner', () => {
     const software = new Runtime(device);
     if (software.adapter.software) expect(software.tuner).toBe(null);
     const info = { vendor: 'x', architecture: 'y', device: '', description: 'a GPU', isFallbackAdapter: false };
-    const gpu = new Proxy(device, {
-      get: (target, name) => {
-        if (name === 'adapterInfo') return info;
-        const value: unknown = Reflect.get(target, name, target);
-        return typeof value === 'function' ? value.bind(target) : value;
-      },
-    });
-    expect(new Runtime(gpu).tuner).not.toBe(null);
+    expect(new Runtime(pretending(device, info)).tuner).not.toBe(null);
+  });
+
+  test('times on a GPU a tile of each way, and some more of those that are not far behind', async () => {
+    const info = { vendor: 'x', architecture: 'y', device: '', description: 'a GPU', isFallbackAdapter: false };
+    const runtime = new Runtime(pretending(device, info), { tuning: { ...tuning, store: undefined } });
+    await result(runtime);
+    const { times } = shapes.pop()!;
+    const candidates = convolution(runtime).graph.operations[0]!.choice!.candidates();
+    const timed = new Set(times.map(({ name }) => name));
+    expect(new Set([...timed].map(wayOf))).toEqual(new Set(candidates.map(({ name }) => wayOf(name))));
+    for (const way of new Set([...timed].map(wayOf))) {
+      const tiles = [...timed].filter((name) => wayOf(name) === way);
+      expect(tiles).toContain(candidates.find(({ name }) => wayOf(name) === way)!.name);
+      expect(tiles.length).toBeLessThanOrEqual(4);
+    }
   });
 
   test('ends when it is aborted', async () => {

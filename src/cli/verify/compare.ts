@@ -22,6 +22,17 @@ export const unsupported = (spec: OutputSpec | null): TensorReport => ({
   tolMaxAbs: spec?.tol_max_abs ?? null,
 });
 
+/** A specification whose relative tolerance is at least `tolerance`, the absolute one in proportion. What is exact stays so. */
+export function widened(spec: OutputSpec, tolerance: number): OutputSpec {
+  const { tol_rel_l2: relative, tol_max_abs: absolute } = spec;
+  if (relative === undefined || relative >= tolerance) return spec;
+  return {
+    ...spec,
+    tol_rel_l2: tolerance,
+    ...(absolute === undefined ? {} : { tol_max_abs: (absolute * tolerance) / relative }),
+  };
+}
+
 /**
  * @param perStep take the relative error for each index of the first axis
  */

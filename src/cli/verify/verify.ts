@@ -8,9 +8,9 @@ import type { Runtime } from '../../runtime/device.ts';
 import { OptionError } from '../../runtime/errors.ts';
 import { parseVariants } from '../../runtime/variants.ts';
 import { openAdapter } from '../adapter.ts';
-import { ADAPTER_OPTION, choiceOption, type OptionTable, readArguments } from '../arguments.ts';
+import { ADAPTER_OPTION, choiceOption, numberOption, type OptionTable, readArguments } from '../arguments.ts';
 import { badCheckpointCase, checkpointCase } from './checkpoints.ts';
-import { compare, type Status, type TensorReport, unsupported } from './compare.ts';
+import { compare, type Status, type TensorReport, unsupported, widened } from './compare.ts';
 import { bpdCase, refusalCase, respacingCase, scheduleCase, trainingLossCase, trajectoryCase } from './diffusion.ts';
 import type { Results } from './evaluate.ts';
 import { type CaseTensors, type GoldenCase, GoldenFolder } from './manifest.ts';
@@ -33,12 +33,17 @@ const OPTIONS = {
     value: 'LIST',
     help: 'forces variants of kernels wherever they fit, for example "conv2d=winograd 2x2,linear=lanes"; tolerances stay',
   },
+  tolerance: {
+    type: 'string',
+    value: 'X',
+    help: 'a relative error to be allowed where less is recorded, for variants that are less exact than float32',
+  },
   json: { type: 'string', value: 'FILE', help: 'writes everything as JSON' },
   adapter: ADAPTER_OPTION,
 } as const satisfies OptionTable;
 
 export const verifyHelp = {
-  usage: 'verify DIR [--only ID] [--format FORMAT] [--variants LIST] [--json FILE] [--adapter NAME]',
+  usage: 'verify DIR [--only ID] [--format FORMAT] [--variants LIST] [--tolerance X] [--json FILE] [--adapter NAME]',
   summary: 'runs the recorded cases of a golden folder and prints error against tolerance',
   options: OPTIONS,
 };
@@ -87,11 +92,12 @@ export async function verify(argv: readonly string[]): Promise<number> {
     await folder.convertModels(choiceOption('format', options.format, NUMBER_FORMATS));
   }
   const variants = options.variants === undefined ? {} : { variants: parseVariants(options.variants) };
+  const tolerance = options.tolerance === undefined ? 0 : numberOption('tolerance', options.tolerance, { min: 0 });
   const { found, runtime } = await openAdapter(options.adapter, { tuning: 'off', ...variants });
   const started = performance.now();
   const reports: CaseReport[] = [];
   for (const golden of cases) {
-    const report = await runCase(runtime, folder, golden);
+    const report = await runCase(runtime, folder, golden, tolerance);
     reports.push(report);
     printCase(report);
   }
@@ -109,7 +115,13 @@ export async function verify(argv: readonly string[]): Promise<number> {
   return reports.some(({ status }) => status === 'fail') ? 1 : 0;
 }
 
-export async function runCase(runtime: Runtime, folder: GoldenFolder, golden: GoldenCase): Promise<CaseReport> {
+/** @param tolerance relative error that is allowed where less is recorded */
+export async function runCase(
+  runtime: Runtime,
+  folder: GoldenFolder,
+  golden: GoldenCase,
+  tolerance = 0,
+): Promise<CaseReport> {
   const { id, kind } = golden;
   const runner = RUNNERS[kind];
   const expected = expectedTensors(golden);
@@ -147,7 +159,7 @@ export async function runCase(runtime: Runtime, folder: GoldenFolder, golden: Go
       const recorded = name.startsWith(SINGLE) ? name.slice(SINGLE.length) : name;
       const values = tensors.values(recorded);
       const perStep = name.startsWith(SINGLE) ? true : spec.per_step;
-      reports[name] = compare(result, values.data, { ...spec, shape: values.shape }, perStep);
+      reports[name] = compare(result, values.data, { ...widened(spec, tolerance), shape: values.shape }, perStep);
     }
     return { id, kind, status: worst(Object.values(reports)), tensors: reports };
   } catch (error) {
