@@ -30,8 +30,8 @@ const LEAST_TOKENS = 32;
 /** A gradient is often too small for float16, and never near its largest number: what it is multiplied by meanwhile. */
 const RAISE = 64;
 
-/** In products of attention without workgroup memory, which cost 1: estimated from the fewer clocks of a product. */
-const COST = 0.05;
+/** In those of attention without workgroup memory, which costs 1: below what tiles in workgroup memory are estimated at. */
+const COST = 0.01;
 
 /** Numbers of a call's planes: tokens and channels filled up so that no kernel has to look where they end. */
 function planesOf({ m, n, k }: SubgroupMatrix, { tokens, headQuads }: AttentionCall) {
