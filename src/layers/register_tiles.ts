@@ -29,7 +29,7 @@ export const DISPATCH_COST = { cpu: 2e4, gpu: 100 * GPU_LANES } as const;
 const GPU_ACCUMULATORS = 16;
 
 /** Mesa’s LLVM takes seconds for more accumulators of several quads than this. */
-const SLOW_COMPILER_ACCUMULATORS = 8;
+export const SLOW_COMPILER_ACCUMULATORS = 8;
 
 /**
  * Not a tile that is for the most part beyond the edge, nor one that the target cannot hold or compile.

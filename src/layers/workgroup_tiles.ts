@@ -12,7 +12,7 @@ import { activationBytes, pixels, quads, type Shape, stored, type Tensor } from 
 import { type Cost, type KernelCall, kernelCall } from '../runtime/shader.ts';
 import { type ConvolutionCall, convolutionCost } from './convolution_call.ts';
 import type { ProductCall } from './product_call.ts';
-import { GPU_LANES, loadCost } from './register_tiles.ts';
+import { GPU_LANES, loadCost, SLOW_COMPILER_ACCUMULATORS } from './register_tiles.ts';
 import { sumParts } from './sum_parts.ts';
 
 export interface WorkgroupTile {
@@ -82,6 +82,7 @@ export const LEAST_ROWS = 5;
 export function workgroupFits(target: Target, tile: WorkgroupTile, { to }: StagedSizes): boolean {
   const { rows, columns } = extent(tile);
   if (stagedBytes(tile) > workgroupBytes(target)) return false;
+  if (target.slowCompiler && tile.run * tile.quads > SLOW_COMPILER_ACCUMULATORS) return false;
   if (tile === WORKGROUP_TILES[0]) return pixels(to) >= LEAST_ROWS;
   return pixels(to) > rows / 2 && quads(to.c) > columns / 2;
 }

@@ -97,6 +97,7 @@ export class Graph {
   #ids = 0;
   #layer = '';
   #selected: { readonly state: string; readonly names: ReadonlyMap<string, string> } | null = null;
+  #selecting = false;
 
   constructor(target: Target) {
     this.target = target;
@@ -142,12 +143,22 @@ export class Graph {
     this.operations.push({ ...operation, layer: this.#layer });
   }
 
-  /** The variants that the operations so far take, by what is known of their times (selection.ts). */
+  /**
+   * The variants that the operations so far take, by what is known of their times (selection.ts). How one operation is lowered
+   * may depend on another's variant: while they are being selected, none is.
+   */
   get selected(): ReadonlyMap<string, string> {
     const { tuning } = this.target;
-    if (!tuning) return new Map();
+    if (!tuning || this.#selecting) return new Map();
     const state = `${this.operations.length} ${tuning.revision}`;
-    if (this.#selected?.state !== state) this.#selected = { state, names: select(this.operations, tuning) };
+    if (this.#selected?.state !== state) {
+      this.#selecting = true;
+      try {
+        this.#selected = { state, names: select(this.operations, tuning) };
+      } finally {
+        this.#selecting = false;
+      }
+    }
     return this.#selected.names;
   }
 
