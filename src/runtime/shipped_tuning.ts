@@ -4,6 +4,7 @@
  * A table is what `pilotwave tune --table` writes. A software adapter is always served by one; a GPU begins with one and
  * measures what it does not hold.
  */
+import h200 from './tuned/h200.json' with { type: 'json' };
 import llvmpipe from './tuned/llvmpipe.json' with { type: 'json' };
 import swiftshader from './tuned/swiftshader.json' with { type: 'json' };
 import type { TuningStore, TuningTable } from './tuning.ts';
@@ -12,6 +13,8 @@ import type { TuningStore, TuningTable } from './tuning.ts';
 const TABLES: readonly { readonly adapter: RegExp; readonly table: TuningTable }[] = [
   { adapter: /swiftshader/i, table: swiftshader },
   { adapter: /llvmpipe/i, table: llvmpipe },
+  // Of few shapes yet, measured one by one; the nearest serve the others.
+  { adapter: /nvidia-h200|NVIDIA H200/i, table: h200 },
 ];
 
 /** The table for an adapter; undefined if none was made. */

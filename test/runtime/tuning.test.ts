@@ -386,6 +386,31 @@ test('forcing a variant changes the pipeline, and not the result', async () => {
   expectClose(await result(forced('registers 4x1')), await result(forced('registers 4x2')));
 });
 
+test('the shipped table of an H200 has convolutions of ADM-64 made by Winograd’s products in workgroup memory', () => {
+  const info = {
+    vendor: 'nvidia',
+    architecture: '',
+    device: 'nvidia-h200',
+    description: 'NVIDIA: 580.159.04 580.159.4.0',
+  };
+  const table = shippedTable(info as GPUAdapterInfo)!;
+  const target: Target = {
+    adapter: 'gpu',
+    slowCompiler: false,
+    workgroupBytes: 49152,
+    bindingBytes: 2 ** 31 - 4,
+    tuning: new Tuning(table),
+  };
+  const flags =
+    '--image_size 64 --num_channels 192 --num_res_blocks 3 --attention_resolutions 32,16,8 --num_head_channels 64 --resblock_updown True --learn_sigma True';
+  const { graph } = buildNetwork(target, shapedModel(parseFlags(flags).config('unet')), { batch: 8 }, false);
+  const large = graph.operations.filter(
+    ({ choice }) => choice?.kind === 'conv2d' && choice.sizes[1]! >= 32 && Math.min(...choice.sizes.slice(3)) >= 192,
+  );
+  expect(large.length).toBeGreaterThan(20);
+  for (const { choice } of large) expect(choice!.chosen().name).toMatch(/^winograd [24]x[24] workgroup /);
+});
+
 test.each(['SwiftShader driver 5.0.0', 'llvmpipe (LLVM 15.0.6, 256 bits)'])(
   'the shipped table of %s names variants that exist, and knows pipelines',
   (description) => {
