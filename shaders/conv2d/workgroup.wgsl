@@ -11,7 +11,8 @@
 // the taps of the same inputs one after another. While its invocations multiply what they staged in one half of workgroup
 // memory, the values of the next step are on their way to registers, and then go into the other half: one barrier a step.
 // 32 neighbours make 8 runs of pixels times 4 runs of quads, so that they read few different places of workgroup memory at a
-// time. What lies beyond an edge is staged as zero, so that all invocations meet at every barrier.
+// time; and any invocation reads the same place as the next one, or as the next but one, which NVIDIA's GPUs make into one read.
+// What lies beyond an edge is staged as zero, so that all invocations meet at every barrier.
 // workgroup_id: pixel tiles, quad tiles, and along z points and parts of the input channels.
 //
 // With more than one part, y is [parts, POINTS, PIXELS, OUT_QUADS] and sum_parts.wgsl adds them; BIAS and RESIDUAL are 0.
@@ -69,8 +70,8 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   let point = group.z % POINTS;
   let first_part = group.z / POINTS * PART;
   let part_end = min(first_part + PART, IN_QUADS);
-  let own_pixel = local % 8u + local / 32u % (ACROSS / 8u) * 8u;
-  let own_quad = local / 8u % 4u + local / 32u / (ACROSS / 8u) * 4u;
+  let own_pixel = local / 2u % 8u + local / 32u % (ACROSS / 8u) * 8u;
+  let own_quad = local % 2u + local / 16u % 2u * 2u + local / 32u / (ACROSS / 8u) * 4u;
 
   // What this invocation stages of each step: a quad of input of some pixels, and a column of some blocks.
   let x_depth = local % DEPTH;

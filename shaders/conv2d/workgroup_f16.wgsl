@@ -61,8 +61,8 @@ fn main(@builtin(local_invocation_index) local: u32, @builtin(workgroup_id) grou
   let point = group.z % POINTS;
   let first_part = group.z / POINTS * PART;
   let part_end = min(first_part + PART, IN_QUADS);
-  let own_pixel = local % 8u + local / 32u % (ACROSS / 8u) * 8u;
-  let own_quad = local / 8u % 4u + local / 32u / (ACROSS / 8u) * 4u;
+  let own_pixel = local / 2u % 8u + local / 32u % (ACROSS / 8u) * 8u;
+  let own_quad = local % 2u + local / 16u % 2u * 2u + local / 32u / (ACROSS / 8u) * 4u;
 
   // What this invocation stages of each step: a quad of input of some pixels, and a column of some blocks.
   let x_depth = local % DEPTH;

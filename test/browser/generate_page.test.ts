@@ -33,11 +33,11 @@ const change = (page: Page, selector: string, value: string) =>
     value,
   );
 
-test('the code of a page stays below 60 kB gzipped, the engine, with kernels and tables for every kind of adapter, below 88 kB', () => {
+test('the code of a page stays below 60 kB gzipped, the engine, with kernels and tables for every kind of adapter, below 104 kB', () => {
   const files = siteFiles('index.html');
   const sizes = [...files].map(([name, data]) => ({ name, size: gzipSync(data, { level: 9 }).length }));
   const engine = sizes.find(({ name }) => name.startsWith('engine'));
-  expect(engine?.size).toBeLessThan(88_000);
+  expect(engine?.size).toBeLessThan(104_000);
   const own = sizes.filter(({ name }) => !name.startsWith('engine')).reduce((sum, { size }) => sum + size, 0);
   expect(own).toBeGreaterThan(10_000);
   expect(own).toBeLessThan(60_000);
