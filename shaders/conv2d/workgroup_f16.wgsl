@@ -2,9 +2,9 @@
 //
 //   y[p, o] = bias[o] + residual[p, o] + sum over taps t and i of w[o, t, i] * x[pixel p moved by t, i]
 //
-// Weights and staged inputs are float16. The products of a step, DEPTH quads of input and so 16 terms, are summed in float16;
-// these sums go to float32 accumulators, since a sum over all channels and taps would overflow and lose its last bits. Inputs
-// beyond the range of float16 are clamped to it. A result's relative error is about 5e-4; test/kernels holds it to 2e-3.
+// Weights and staged inputs are float16. The products of a step, DEPTH quads of input, are summed in float16; these sums go to
+// float32 accumulators, since a sum over all channels and taps would overflow and lose its last bits. Inputs beyond the range
+// of float16 are clamped to it. A result's relative error is about 5e-4; test/kernels holds it to 2e-3.
 //
 // Sizes, layouts, parts, the way work is shared and what the host checks are those of workgroup.wgsl, except weights:
 // [OUT_QUADS, KERNEL * KERNEL, IN_QUADS] of mat4x4h, the packed format f16 as it is (src/runtime/weight_formats.ts).
@@ -15,7 +15,7 @@ const ACROSS: u32 = 8u; // tile: invocations along the pixels
 const DOWN: u32 = 8u; // tile: invocations along the channels
 const RUN: u32 = 8u; // tile: pixels an invocation
 const QUADS: u32 = 2u; // tile: output channel quads an invocation
-const DEPTH: u32 = 4u; // tile: quads of input channels a step
+const DEPTH: u32 = 2u; // tile: quads of input channels a step
 const KERNEL: u32 = 3u; // tile: taps in each direction, 1 or 3
 const STRIDE: u32 = 1u; // tile: 1 or 2
 const PAD: u32 = (KERNEL - 1u) / 2u;

@@ -34,8 +34,8 @@ export interface WorkgroupTile {
  */
 export const WORKGROUP_TILES: readonly [WorkgroupTile, ...WorkgroupTile[]] = [
   { name: '32x32', across: 8, down: 4, run: 4, quads: 2, depth: 2 },
-  { name: '64x32', across: 8, down: 4, run: 8, quads: 2, depth: 2 },
   { name: '64x64', across: 8, down: 8, run: 8, quads: 2, depth: 2 },
+  { name: '64x64x4', across: 16, down: 8, run: 4, quads: 2, depth: 2 },
   { name: '128x64', across: 16, down: 8, run: 8, quads: 2, depth: 2 },
   { name: '128x128', across: 16, down: 16, run: 8, quads: 2, depth: 2 },
 ];
