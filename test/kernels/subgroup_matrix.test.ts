@@ -5,7 +5,6 @@
 import { expect, test } from 'vitest';
 import * as attention from '../../src/layers/attention.ts';
 import * as conv2d from '../../src/layers/conv2d.ts';
-import { olderSyntax } from '../../src/runtime/subgroup_matrix.ts';
 import { checkpointOf, expectClose, noWeights, run, size, testRuntime, values } from '../device.ts';
 import * as reference from '../reference/operations.ts';
 import { anyVariant, expectLayer, toleranceOf } from './variants.ts';
@@ -85,14 +84,3 @@ test.skipIf(!subgroupMatrix).each(ATTENTIONS)(
     expectClose(found['d']!, expected['d']!, 3e-3);
   },
 );
-
-test('the older syntax has the order among the arguments', () => {
-  const newer = `
-    let a = subgroupMatrixLoad<Left, row_major>(&staged, shift + r * (2u * P), PITCH);
-    b = subgroupMatrixLoad<subgroup_matrix_right<f16, N, K>, col_major>(&fragments, at(1u, 2u), N);
-    subgroupMatrixStore<row_major>(&y, f(at, 1u), sums, 4u * OUT);`;
-  expect(olderSyntax(newer)).toBe(`
-    let a = subgroupMatrixLoad<Left>(&staged, shift + r * (2u * P), false, PITCH);
-    b = subgroupMatrixLoad<subgroup_matrix_right<f16, N, K>>(&fragments, at(1u, 2u), true, N);
-    subgroupMatrixStore(&y, f(at, 1u), sums, false, 4u * OUT);`);
-});

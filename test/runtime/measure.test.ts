@@ -44,3 +44,18 @@ test('it stops when told to', async () => {
   await expect(measure(clock, [task], { rounds: 100, signal: controller.signal })).rejects.toThrow('aborted');
   expect(batches).toBe(4);
 });
+
+test('a GPU at rest is kept busy first, and none of that is counted', async () => {
+  let at = 0;
+  const before = performance.now();
+  const clock = {
+    time: async (_: unknown, repeats: number) => {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      at = performance.now() - before;
+      return (at < 60 ? 5 : 1) * repeats; // five times too slow until the clock is raised
+    },
+  };
+  const task = { name: 'a', encode: () => {} };
+  expect((await measure(clock, [task], { rounds: 3, batchMs: 2, wakeMs: 80 }))[0]!.ms).toBe(1);
+  expect(at).toBeGreaterThanOrEqual(80);
+});
