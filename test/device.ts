@@ -3,7 +3,7 @@ import { afterAll, expect } from 'vitest';
 import type { Checkpoint, CheckpointTensor } from '../src/checkpoints/safetensors.ts';
 import { type Evaluation, evaluate } from '../src/cli/verify/evaluate.ts';
 import { requestNodeDevice } from '../src/node/device.ts';
-import { Runtime } from '../src/runtime/device.ts';
+import { Runtime, type RuntimeOptions } from '../src/runtime/device.ts';
 import type { Graph, Target } from '../src/runtime/graph.ts';
 import type { Plan } from '../src/runtime/plan.ts';
 import type { Activation, Shape } from '../src/runtime/resources.ts';
@@ -14,12 +14,16 @@ import { type ForcedVariants, parseVariants } from '../src/runtime/variants.ts';
  * for example "conv2d=winograd 2x2,linear=lanes".
  *
  * @param own variants forced where the environment says nothing
+ * @param options what else differs from the adapter's own choices
  */
-export async function testRuntime(own: ForcedVariants = {}): Promise<Runtime> {
+export async function testRuntime(
+  own: ForcedVariants = {},
+  options: Pick<RuntimeOptions, 'as' | 'accuracy'> = {},
+): Promise<Runtime> {
   const { device } = await requestNodeDevice(process.env['PILOTWAVE_ADAPTER'] ?? 'auto', { experimental: true });
   const forced = process.env['PILOTWAVE_VARIANTS'];
   const variants = { ...own, ...(forced ? parseVariants(forced) : {}) };
-  const runtime = new Runtime(device, { tuning: 'off', variants });
+  const runtime = new Runtime(device, { tuning: 'off', variants, ...options });
   const errors: string[] = [];
   device.addEventListener('uncapturederror', (event) => errors.push((event as GPUUncapturedErrorEvent).error.message));
   afterAll(() => {

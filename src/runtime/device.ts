@@ -90,6 +90,11 @@ export interface RuntimeOptions {
    * adapter a shipped table serves, unless `software` asks for measuring there too.
    */
   readonly tuning?: 'off' | (TunerOptions & { readonly software?: boolean });
+  /**
+   * The kind of adapter whose variants are taken, in place of what the device is: a check of a GPU's choice of kernels where
+   * there is no GPU. Tables of measured variants are left out then.
+   */
+  readonly as?: 'cpu' | 'gpu';
   /** How large a dispatch may be before it is divided, in place of a guess by the kind of adapter. */
   readonly division?: DivisionRule;
 }
@@ -111,13 +116,16 @@ export class Runtime {
   readonly tuner: Tuner | null;
 
   /** @param device any device; it stays the caller's */
-  constructor(device: GPUDevice, { variants, accuracy, tuning = {}, division }: RuntimeOptions = {}) {
+  constructor(device: GPUDevice, { variants, accuracy, tuning = {}, as, division }: RuntimeOptions = {}) {
     this.device = device;
     this.adapter = describeAdapter(device.adapterInfo);
     const { software, vendor } = this.adapter;
-    const known = new Tuning(shippedTable(device.adapterInfo), tuning === 'off' ? undefined : tuning.visitSteps);
+    const own = software ? 'cpu' : 'gpu';
+    const kind = as ?? own;
+    const table = kind === own ? shippedTable(device.adapterInfo) : undefined;
+    const known = new Tuning(table, tuning === 'off' ? undefined : tuning.visitSteps);
     this.target = {
-      adapter: software ? 'cpu' : 'gpu',
+      adapter: kind,
       slowCompiler: software && vendor === 'mesa',
       features: new Set(device.features),
       bindingBytes: Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize),

@@ -2,11 +2,13 @@
 import { fileURLToPath } from 'node:url';
 import { describe, expect, test } from 'vitest';
 import { compare, type TensorReport } from '../../src/cli/verify/compare.ts';
-import { GoldenFolder } from '../../src/cli/verify/manifest.ts';
+import { type GoldenCase, GoldenFolder } from '../../src/cli/verify/manifest.ts';
 import { runCase } from '../../src/cli/verify/verify.ts';
+import type { Runtime } from '../../src/runtime/device.ts';
 import { testRuntime } from '../device.ts';
 
 const runtime = await testRuntime();
+const asGpu = await testRuntime({}, { as: 'gpu' });
 const folder = new GoldenFolder(fileURLToPath(new URL('.', import.meta.url)));
 
 /**
@@ -21,8 +23,8 @@ function statusOf({ status, relL2 }: TensorReport, kind: string): string {
   return relL2 < F16_TOLERANCE[kind.startsWith('op.') ? 'operation' : 'network'] ? 'ok' : 'fail';
 }
 
-test.each(folder.cases.map((golden) => [golden.id, golden] as const))('%s', async (_id, golden) => {
-  const report = await runCase(runtime, folder, golden);
+async function expectRight(on: Runtime, golden: GoldenCase): Promise<void> {
+  const report = await runCase(on, folder, golden);
   const states = (list: Readonly<Record<string, TensorReport>>) =>
     Object.fromEntries(Object.entries(list).map(([name, tensor]) => [name, statusOf(tensor, golden.kind)]));
   // Parameter gradients belong to training, which is not there yet: they must say so, and all others must be right.
@@ -31,7 +33,20 @@ test.each(folder.cases.map((golden) => [golden.id, golden] as const))('%s', asyn
   );
   expect(states(report.tensors), report.message).toEqual(wanted);
   expect(Object.keys(report.tensors).length > 0 || golden.raises !== undefined).toBe(true);
-});
+}
+
+test.each(folder.cases.map((golden) => [golden.id, golden] as const))('%s', (_id, golden) =>
+  expectRight(runtime, golden),
+);
+
+const NETWORKS = /^(block\.|unet|superres|classifier|trajectory)/;
+test.each(folder.cases.filter(({ kind }) => NETWORKS.test(kind)).map((golden) => [golden.id, golden] as const))(
+  '%s with the variants that a GPU gets',
+  async (_id, golden) => {
+    expect(asGpu.target.adapter).toBe('gpu');
+    await expectRight(asGpu, golden);
+  },
+);
 
 describe('the comparison itself', () => {
   const spec = { dtype: 'F32', shape: [2, 2], tol_rel_l2: 1e-3, tol_max_abs: 0.1 };

@@ -33,6 +33,17 @@ const OPTIONS = {
     value: 'LIST',
     help: 'forces variants of kernels wherever they fit, for example "conv2d=winograd 2x2,linear=lanes"; tolerances stay',
   },
+  accuracy: {
+    type: 'string',
+    value: 'float32|reduced',
+    default: 'float32',
+    help: 'the least exact variants that may be taken; tolerances stay',
+  },
+  as: {
+    type: 'string',
+    value: 'cpu|gpu',
+    help: 'takes the variants of such an adapter, whatever this one is, and without measured tables',
+  },
   tolerance: {
     type: 'string',
     value: 'X',
@@ -43,7 +54,8 @@ const OPTIONS = {
 } as const satisfies OptionTable;
 
 export const verifyHelp = {
-  usage: 'verify DIR [--only ID] [--format FORMAT] [--variants LIST] [--tolerance X] [--json FILE] [--adapter NAME]',
+  usage:
+    'verify DIR [--only ID] [--format FORMAT] [--variants LIST] [--accuracy float32|reduced] [--as cpu|gpu] [--tolerance X] [--json FILE] [--adapter NAME]',
   summary: 'runs the recorded cases of a golden folder and prints error against tolerance',
   options: OPTIONS,
 };
@@ -93,7 +105,9 @@ export async function verify(argv: readonly string[]): Promise<number> {
   }
   const variants = options.variants === undefined ? {} : { variants: parseVariants(options.variants) };
   const tolerance = options.tolerance === undefined ? 0 : numberOption('tolerance', options.tolerance, { min: 0 });
-  const { found, runtime } = await openAdapter(options.adapter, { tuning: 'off', ...variants });
+  const accuracy = choiceOption('accuracy', options.accuracy, ['float32', 'reduced']);
+  const as = options.as === undefined ? {} : { as: choiceOption('as', options.as, ['cpu', 'gpu']) };
+  const { found, runtime } = await openAdapter(options.adapter, { tuning: 'off', accuracy, ...variants, ...as });
   const started = performance.now();
   const reports: CaseReport[] = [];
   for (const golden of cases) {
