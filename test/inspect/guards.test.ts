@@ -22,6 +22,9 @@ import {
   summarizeStep,
 } from '../../src/inspect/summary.ts';
 import type { Target } from '../../src/runtime/graph.ts';
+import { shippedTable } from '../../src/runtime/shipped_tuning.ts';
+import { SUBGROUP_MATRIX_FEATURE } from '../../src/runtime/subgroup_matrix.ts';
+import { Tuning } from '../../src/runtime/tuning.ts';
 import { CLASSIFIER_FILE, UNET_FILE } from '../models.ts';
 
 const FILE = fileURLToPath(new URL('guards.json', import.meta.url));
@@ -81,6 +84,24 @@ const TARGETS: Readonly<Record<string, Target>> = {
   cpu: { adapter: 'cpu', slowCompiler: false },
 };
 
+const h200 = {
+  adapter: 'gpu',
+  slowCompiler: false,
+  workgroupBytes: 49152,
+  bindingBytes: 2 ** 32 - 4,
+  features: new Set(['subgroups', 'shader-f16', SUBGROUP_MATRIX_FEATURE]),
+  subgroupMatrix: { m: 16, n: 16, k: 16, subgroup: 32 },
+} as const satisfies Target;
+
+/** ADM-64 in the batch that is timed beside PyTorch, on a GPU that a table is shipped for, and with all that it can. */
+const H200: Readonly<Record<string, Target>> = {
+  H200: {
+    ...h200,
+    tuning: new Tuning(shippedTable({ vendor: 'nvidia', device: 'nvidia-h200' } as GPUAdapterInfo)),
+  },
+  'H200, reduced': { ...h200, accuracy: 'reduced' },
+};
+
 /** Share of the activations that a plan of the gradient is also made for: the rest is computed anew. */
 const BUDGET = 0.7;
 
@@ -96,16 +117,19 @@ function plansOf({ unet, classifier }: Pair, options: SummaryOptions): PlanSumma
 }
 
 const found = new Map<string, Figures>();
-for (const [model, { batches, ...pair }] of Object.entries(MODELS)) {
-  for (const batch of batches) {
-    for (const [kind, target] of Object.entries(TARGETS)) {
-      for (const plan of plansOf(pair, { batch, target })) {
-        const figures = Object.fromEntries(FIGURES.map((figure) => [figure, plan[figure]])) as Figures;
-        found.set(`${model}, ${plan.what}, batch ${batch}, ${kind}`, figures);
-      }
-    }
+function count(model: string, pair: Pair, batch: number, kind: string, target: Target): void {
+  for (const plan of plansOf(pair, { batch, target })) {
+    const figures = Object.fromEntries(FIGURES.map((figure) => [figure, plan[figure]])) as Figures;
+    found.set(`${model}, ${plan.what}, batch ${batch}, ${kind}`, figures);
   }
 }
+
+for (const [model, { batches, ...pair }] of Object.entries(MODELS)) {
+  for (const batch of batches) {
+    for (const [kind, target] of Object.entries(TARGETS)) count(model, pair, batch, kind, target);
+  }
+}
+for (const [kind, target] of Object.entries(H200)) count('ADM-64', MODELS['ADM-64']!, 8, kind, target);
 
 let recorded = JSON.parse(readFileSync(FILE, 'utf8')) as Record<string, Guard>;
 const reason = process.env['PILOTWAVE_GUARD_REASON']?.trim();
