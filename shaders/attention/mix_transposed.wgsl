@@ -87,17 +87,13 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
   }
 
-  for (var j = 0u; j < KEYS; j++) {
-    var token: array<u32, 4u>;
-    for (var t = 0u; t < 4u; t++) {
-      token[t] = (first_key + j) * 4u + t;
-      if (token[t] < TOKENS) {
-        let at = Y_START + (image * TOKENS + token[t]) * Y_TOKEN + head * Y_HEAD + first_quad;
-        for (var d = 0u; d < QUADS; d++) {
-          if (first_quad + d < HEAD_QUADS) {
-            y[at + d] = sums[(j * 4u + t) * QUADS + d];
-          }
-        }
+  for (var s = 0u; s < KEYS * 4u; s += 1u) {
+    // A quad of keys or of the head too many has the sums of the last one, and stores them there again.
+    let token = min(first_key + s / 4u, KEY_QUADS - 1u) * 4u + s % 4u;
+    if (token < TOKENS) {
+      let at = Y_START + (image * TOKENS + token) * Y_TOKEN + head * Y_HEAD;
+      for (var d = 0u; d < QUADS; d++) {
+        y[at + min(first_quad + d, HEAD_QUADS - 1u)] = sums[s * QUADS + d];
       }
     }
   }

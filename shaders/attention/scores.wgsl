@@ -90,7 +90,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
   }
 
-  for (var i = 0u; i < RUN; i++) {
+  for (var i = 0u; i < RUN; i += 1u) {
     let row = id.y * QUERIES + min(first_query + i, QUERIES - 1u);
     if (MODE == 0u) {
       var largest = vec4f(-1e30);

@@ -95,21 +95,18 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
   }
 
-  if (RESIDUAL == 1u) {
-    let residual_row = image * (OUT_HEIGHT >> RESIDUAL_SHIFT) + ((row % OUT_HEIGHT) >> RESIDUAL_SHIFT);
-    for (var q = 0u; q < QUADS; q++) {
-      let quad = min(first_quad + q, OUT_QUADS - 1u);
-      for (var p = 0u; p < PIXELS; p++) {
-        let column = min(ox + p, OUT_WIDTH - 1u) >> RESIDUAL_SHIFT;
-        sums[q * PIXELS + p] += residual[(residual_row * (OUT_WIDTH >> RESIDUAL_SHIFT) + column) * OUT_QUADS + quad];
-      }
-    }
-  }
-  for (var q = 0u; q < QUADS; q++) {
-    let quad = min(first_quad + q, OUT_QUADS - 1u); // one too many has the sums of the last, and stores them there again
-    for (var p = 0u; p < PIXELS; p++) {
-      if (ox + p < OUT_WIDTH) {
-        y[(row * OUT_WIDTH + ox + p) * OUT_QUADS + quad] = sums[q * PIXELS + p];
+  let residual_row = image * (OUT_HEIGHT >> RESIDUAL_SHIFT) + ((row % OUT_HEIGHT) >> RESIDUAL_SHIFT);
+  for (var p = 0u; p < PIXELS; p += 1u) {
+    if (ox + p < OUT_WIDTH) {
+      let pixel = row * OUT_WIDTH + ox + p;
+      let residual_pixel = residual_row * (OUT_WIDTH >> RESIDUAL_SHIFT) + ((ox + p) >> RESIDUAL_SHIFT);
+      for (var q = 0u; q < QUADS; q++) {
+        let quad = min(first_quad + q, OUT_QUADS - 1u); // one too many has the sums of the last, and stores them there again
+        var value = sums[q * PIXELS + p];
+        if (RESIDUAL == 1u) {
+          value += residual[residual_pixel * OUT_QUADS + quad];
+        }
+        y[pixel * OUT_QUADS + quad] = value;
       }
     }
   }

@@ -10,7 +10,8 @@
 // x, y [N, PIXELS, C'/4] of vec4f; embedding [N, EMBEDDING_STRIDE] from EMBEDDING_OFFSET on: scale [C], shift [C]
 // (EMBEDDING 1) or e [C] (EMBEDDING 2); gamma, beta [C]; coefficients [N, 4, C'/4]: center, factor, offset, rstd^2 (saved
 // for the backward pass). C' is C padded to a multiple of 4. y is written with APPLY alone.
-// EMBEDDING is a size, not a switch: it is asked outside the loops over pixels, and a pipeline less is compiled.
+// EMBEDDING, SILU and APPLY (1 or 0) are sizes, not switches: one pipeline serves all, and an exponential too many in the few
+// norms without SiLU takes less than another one's compilation.
 // id.x is a span, id.y an image.
 // Host checks: CHANNELS % GROUPS == 0, SPAN_QUADS * 4 * GROUPS % CHANNELS == 0.
 
@@ -26,8 +27,8 @@ override EMBEDDING_STRIDE: u32;
 override EMBEDDING_OFFSET: u32;
 override EPS: f32;
 override EMBEDDING: u32;
-override SILU: bool = false;
-override APPLY: bool = false;
+override SILU: u32;
+override APPLY: u32;
 
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> gamma: array<f32>;
@@ -125,7 +126,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
   }
 
-  if (APPLY) {
+  if (APPLY == 1u) {
     for (var quad = first_quad; quad < end_quad; quad++) {
       let center = coefficients[saved + quad];
       let factor = coefficients[saved + quads + quad];
@@ -133,11 +134,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
       for (var pixel = 0u; pixel < PIXELS; pixel++) {
         let place = pixels_at + pixel * quads + quad;
         let z = (x[place] - center) * factor + offset;
-        if (SILU) {
-          y[place] = z / (1.0 + exp(min(-z, vec4f(80.0))));
-        } else {
-          y[place] = z;
-        }
+        y[place] = select(z, z / (1.0 + exp(min(-z, vec4f(80.0)))), SILU == 1u); // a branch would take longer
       }
     }
   }

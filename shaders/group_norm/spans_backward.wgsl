@@ -7,11 +7,12 @@
 //   backward_coefficients.wgsl, silu' as in backward_apply.wgsl
 //
 // A span is the least run of quads that holds whole groups, as in spans.wgsl; one invocation reads all pixels of one. Until
-// its group is known, S2 and S1 lie where the channel's slope and constant will, and with SILU g where dx will, so that no
-// exponential is taken twice.
+// its group is known, S2 and S1 lie where the channel's slope and constant will, and g where dx will, so that no exponential
+// is taken twice.
 //
 // dy, x, dx, residual [N, PIXELS, C'/4] of vec4f; coefficients [N, 4, C'/4] from the forward pass; terms [N, 2, C'/4]:
-// slope, constant. Without APPLY dx holds g with SILU, and nothing else: backward_apply.wgsl ends it. C' is C padded to a multiple of 4. RESIDUAL is 1 or 0.
+// slope, constant. Without APPLY dx holds g: backward_apply.wgsl ends it. C' is C padded to a multiple of 4.
+// RESIDUAL, SILU and APPLY are 1 or 0.
 // id.x is a span, id.y an image.
 // Host checks: as in spans.wgsl.
 
@@ -22,8 +23,8 @@ override CHANNELS: u32;
 override GROUPS: u32;
 override SPAN_QUADS: u32;
 override RESIDUAL: u32;
-override SILU: bool = false;
-override APPLY: bool = false;
+override SILU: u32;
+override APPLY: u32;
 
 @group(0) @binding(0) var<storage, read> dy: array<vec4f>;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
@@ -54,14 +55,11 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     for (var pixel = 0u; pixel < PIXELS; pixel++) {
       let place = pixels_at + pixel * quads + quad;
       let deviation = x[place] - center;
-      var g = dy[place];
-      if (SILU) {
-        let z = deviation * factor + offset;
-        let e = exp(min(-z, vec4f(80.0)));
-        let s = 1.0 / (1.0 + e);
-        g *= s * (1.0 + z * (e * s));
-        dx[place] = g;
-      }
+      let z = deviation * factor + offset;
+      let e = exp(min(-z, vec4f(80.0)));
+      let s = 1.0 / (1.0 + e);
+      let g = dy[place] * select(vec4f(1.0), s * (1.0 + z * (e * s)), SILU == 1u);
+      dx[place] = g;
       s1 += g;
       s2 += g * deviation;
     }
@@ -90,7 +88,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     terms[made + quads + c / 4u][c % 4u] = 0.0;
   }
 
-  if (APPLY) {
+  if (APPLY == 1u) {
     for (var quad = first_quad; quad < end_quad; quad++) {
       let center = coefficients[saved + quad];
       let factor = coefficients[saved + quads + quad];
@@ -99,13 +97,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
       for (var pixel = 0u; pixel < PIXELS; pixel++) {
         let place = pixels_at + pixel * quads + quad;
         let deviation = x[place] - center;
-        var g: vec4f;
-        if (SILU) {
-          g = dx[place];
-        } else {
-          g = dy[place];
-        }
-        var result = factor * g + slope * deviation + constant;
+        var result = factor * dx[place] + slope * deviation + constant;
         if (RESIDUAL == 1u) {
           result += residual[place];
         }

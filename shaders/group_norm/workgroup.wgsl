@@ -9,6 +9,7 @@
 // x, y [N, PIXELS, C'/4] of vec4f; embedding [N, EMBEDDING_STRIDE] from EMBEDDING_OFFSET on: scale [C], shift [C]
 // (EMBEDDING 1) or e [C] (EMBEDDING 2); gamma, beta [C]; coefficients [N, 4, C'/4]: center, factor, offset, rstd^2 (saved
 // for the backward pass). C' is C padded to a multiple of 4. y is written with APPLY alone.
+// SILU and APPLY are 1 or 0: sizes, not switches, so that one pipeline serves all.
 // id.x is a span, id.y an image.
 // Host checks: CHANNELS % GROUPS == 0, SPAN_QUADS * 4 * GROUPS % CHANNELS == 0, SPAN_QUADS <= MAX_SPAN.
 
@@ -23,8 +24,8 @@ override EMBEDDING_STRIDE: u32;
 override EMBEDDING_OFFSET: u32;
 override EPS: f32;
 override EMBEDDING: u32;
-override SILU: bool = false;
-override APPLY: bool = false;
+override SILU: u32;
+override APPLY: u32;
 
 @group(0) @binding(0) var<storage, read> x: array<vec4f>;
 @group(0) @binding(1) var<storage, read> gamma: array<f32>;
@@ -129,17 +130,16 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) threa
     coefficients[saved + 3u * quads + thread] = inverse_variance;
   }
 
-  if (APPLY) {
+  if (APPLY == 1u) {
     workgroupBarrier();
     for (var place = thread; place < PIXELS * count; place += THREADS) {
       let quad = place % count;
       let at = pixels_at + place / count * quads + quad;
-      let z = (x[at] - maps[quad][0]) * maps[quad][1] + maps[quad][2];
-      if (SILU) {
-        y[at] = z / (1.0 + exp(min(-z, vec4f(80.0))));
-      } else {
-        y[at] = z;
+      var z = (x[at] - maps[quad][0]) * maps[quad][1] + maps[quad][2];
+      if (SILU == 1u) {
+        z /= 1.0 + exp(min(-z, vec4f(80.0)));
       }
+      y[at] = z;
     }
   }
 }

@@ -9,7 +9,8 @@
 // A workgroup reads the pixels of a span, as in workgroup.wgsl.
 //
 // dy, x, dx, residual [N, PIXELS, C'/4] of vec4f; coefficients [N, 4, C'/4] from the forward pass; terms [N, 2, C'/4]:
-// slope, constant. dx is written with APPLY alone. C' is C padded to a multiple of 4. RESIDUAL is 1 or 0.
+// slope, constant. dx is written with APPLY alone. C' is C padded to a multiple of 4.
+// RESIDUAL, SILU and APPLY are 1 or 0.
 // id.x is a span, id.y an image.
 // Host checks: as in workgroup.wgsl.
 
@@ -21,8 +22,8 @@ override CHANNELS: u32;
 override GROUPS: u32;
 override SPAN_QUADS: u32;
 override RESIDUAL: u32;
-override SILU: bool = false;
-override APPLY: bool = false;
+override SILU: u32;
+override APPLY: u32;
 
 @group(0) @binding(0) var<storage, read> dy: array<vec4f>;
 @group(0) @binding(1) var<storage, read> x: array<vec4f>;
@@ -54,7 +55,7 @@ fn workgroup_sum(thread: u32, value: vec4f) -> vec4f {
 // dy of a place, taken through SiLU.
 fn upstream(at: u32, z: vec4f) -> vec4f {
   let g = dy[at];
-  if (SILU) {
+  if (SILU == 1u) {
     let e = exp(min(-z, vec4f(80.0)));
     let s = 1.0 / (1.0 + e);
     return g * (s * (1.0 + z * (e * s)));
@@ -121,7 +122,7 @@ fn main(@builtin(workgroup_id) id: vec3u, @builtin(local_invocation_index) threa
     terms[made + quads + thread] = constant;
   }
 
-  if (APPLY) {
+  if (APPLY == 1u) {
     workgroupBarrier();
     for (var place = thread; place < PIXELS * count; place += THREADS) {
       let quad = place % count;

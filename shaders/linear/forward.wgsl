@@ -65,18 +65,16 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
     }
   }
 
-  var place: array<u32, RUN * QUADS>; // a row or quad too many has the sums of the last one, and stores them there again
-  for (var q = 0u; q < QUADS; q++) {
-    for (var r = 0u; r < RUN; r++) {
-      place[q * RUN + r] = min(first_row + r, ROWS - 1u) * OUT_QUADS + min(first_quad + q, OUT_QUADS - 1u);
+  for (var r = 0u; r < RUN; r += 1u) {
+    // A row or quad too many has the sums of the last one, and stores them there again.
+    let row = min(first_row + r, ROWS - 1u) * OUT_QUADS;
+    for (var q = 0u; q < QUADS; q++) {
+      let at = row + min(first_quad + q, OUT_QUADS - 1u);
+      var value = sums[q * RUN + r];
+      if (RESIDUAL == 1u) {
+        value += residual[at];
+      }
+      y[at] = value;
     }
-  }
-  if (RESIDUAL == 1u) {
-    for (var k = 0u; k < RUN * QUADS; k++) {
-      sums[k] += residual[place[k]];
-    }
-  }
-  for (var k = 0u; k < RUN * QUADS; k++) {
-    y[place[k]] = sums[k];
   }
 }

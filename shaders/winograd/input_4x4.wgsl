@@ -130,7 +130,9 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
       sums[6u * i + 5u] += high.z * lines[i];
     }
   }
-  for (var k = 0u; k < 36u; k++) {
-    v[(k * TILES + tile) * QUADS + c] = sums[k];
+  for (var i = 0u; i < 6u; i += 1u) {
+    for (var j = 0u; j < 6u; j++) {
+      v[((6u * i + j) * TILES + tile) * QUADS + c] = sums[6u * i + j];
+    }
   }
 }

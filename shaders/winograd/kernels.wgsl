@@ -13,11 +13,9 @@
 // as far from the exact one.
 //
 // blocks [OUT_QUADS, 9, IN_QUADS] of mat4x4f as pack_matrix.wgsl makes them (transposed or not, taps reversed or not),
-// transformed [OUT_QUADS, POINTS * POINTS, IN_QUADS] of mat4x4f. One invocation a row of points.
+// transformed [OUT_QUADS, points * points, IN_QUADS] of mat4x4f, points = TILE + 2. One invocation a row of points.
 
-const TILE: u32 = 2u; // tile: outputs of a tile in each direction, 2 or 4
-const POINTS: u32 = TILE + 2u;
-
+override TILE: u32; // outputs of a tile in each direction, 2 or 4
 override IN_QUADS: u32;
 override OUT_QUADS: u32;
 
@@ -31,7 +29,7 @@ fn factor(row: u32, column: u32) -> f32 {
   if (row == 0u) {
     return f32(column == 0u);
   }
-  if (row == POINTS - 1u) {
+  if (row == TILE + 1u) {
     return f32(column == 2u);
   }
   let sign = select(1.0, -1.0, row % 2u == 0u && column == 1u);
@@ -50,13 +48,14 @@ fn factor(row: u32, column: u32) -> f32 {
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
+  let points = TILE + 2u;
   let index = id.x + id.y * groups.x * 64u;
-  if (index >= OUT_QUADS * POINTS * IN_QUADS) {
+  if (index >= OUT_QUADS * points * IN_QUADS) {
     return;
   }
   let c = index % IN_QUADS;
-  let row = index / IN_QUADS % POINTS;
-  let out = index / (IN_QUADS * POINTS);
+  let row = index / IN_QUADS % points;
+  let out = index / (IN_QUADS * points);
 
   var left = mat4x4f(); // a row of G g, its three columns
   var middle = mat4x4f();
@@ -68,8 +67,8 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     middle += share * blocks[at + IN_QUADS];
     right += share * blocks[at + 2u * IN_QUADS];
   }
-  for (var column = 0u; column < POINTS; column++) {
-    let at = ((out * POINTS + row) * POINTS + column) * IN_QUADS + c;
+  for (var column = 0u; column < points; column++) {
+    let at = ((out * points + row) * points + column) * IN_QUADS + c;
     transformed[at] = factor(column, 0u) * left + factor(column, 1u) * middle + factor(column, 2u) * right;
   }
 }

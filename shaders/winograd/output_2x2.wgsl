@@ -34,31 +34,39 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let ox_first = tile % TILES_X * 2u;
   let image = tile / (TILES_X * TILES_Y) * HEIGHT;
 
-  var columns: array<vec4f, 8>; // A^T m: 2 rows of 4
-  for (var j = 0u; j < 4u; j++) {
-    let m0 = m[(j * TILES + tile) * QUADS + c];
-    let m1 = m[((4u + j) * TILES + tile) * QUADS + c];
-    let m2 = m[((8u + j) * TILES + tile) * QUADS + c];
-    let m3 = m[((12u + j) * TILES + tile) * QUADS + c];
-    columns[j] = m0 + m1 + m2;
-    columns[4u + j] = m1 - m2 - m3;
+  // A column of m at a time: A^T from the left, then its share of the product from the right.
+  var sums: array<vec4f, 4>;
+  for (var k = 0u; k < 4u; k++) {
+    sums[k] = vec4f();
+  }
+  let row = 4u * TILES * QUADS;
+  for (var column = 0u; column < 4u; column++) {
+    let at = (column * TILES + tile) * QUADS + c;
+    let m1 = m[at + row];
+    let m2 = m[at + 2u * row];
+    var lines: array<vec4f, 2>;
+    lines[0] = m[at] + m1 + m2;
+    lines[1] = m1 - m2 - m[at + 3u * row];
+    let first = select(1.0, 0.0, column == 3u);
+    let second = select(select(-1.0, 0.0, column == 0u), 1.0, column == 1u);
+    for (var i = 0u; i < 2u; i++) {
+      sums[2u * i] += first * lines[i];
+      sums[2u * i + 1u] += second * lines[i];
+    }
   }
   var start = vec4f();
   if (BIAS == 1u) {
     start = bias[c];
   }
   for (var i = 0u; i < 2u; i++) {
-    var line: array<vec4f, 2>;
-    line[0] = columns[i * 4u] + columns[i * 4u + 1u] + columns[i * 4u + 2u];
-    line[1] = columns[i * 4u + 1u] - columns[i * 4u + 2u] - columns[i * 4u + 3u];
     for (var j = 0u; j < 2u; j++) {
       if (oy_first + i < HEIGHT && ox_first + j < WIDTH) {
         let at = ((image + oy_first + i) * WIDTH + ox_first + j) * QUADS + c;
+        var value = sums[2u * i + j] + start;
         if (RESIDUAL == 1u) {
-          y[at] = line[j] + start + residual[at];
-        } else {
-          y[at] = line[j] + start;
+          value += residual[at];
         }
+        y[at] = value;
       }
     }
   }

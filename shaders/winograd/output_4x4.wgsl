@@ -89,7 +89,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   if (BIAS == 1u) {
     start = bias[c];
   }
-  for (var i = 0u; i < 4u; i++) {
+  for (var i = 0u; i < 4u; i += 1u) {
     for (var j = 0u; j < 4u; j++) {
       if (oy_first + i < HEIGHT && ox_first + j < WIDTH) {
         let at = ((image + oy_first + i) * WIDTH + ox_first + j) * QUADS + c;

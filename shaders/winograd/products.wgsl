@@ -56,7 +56,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
     }
   }
 
-  for (var q = 0u; q < QUADS; q++) {
+  for (var q = 0u; q < QUADS; q += 1u) {
     for (var r = 0u; r < RUN; r++) {
       // A tile or quad too many has the sums of the last one, and stores them there again.
       let t = min(first_tile + r, TILES - 1u);

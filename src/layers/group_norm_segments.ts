@@ -96,7 +96,7 @@ export function applyGradient(graph: Graph, call: GroupNormGradientCall, terms: 
   return kernelCall(backwardApply, {
     bind: { dy: stored ? null : dy, x, coefficients, terms, residual, dx },
     sizes: { ...imageSizes(x.shape), RESIDUAL: Number(residual !== null) },
-    switches: { SILU: silu, STORED: stored },
+    switches: { SILU: silu && !stored, STORED: stored },
     tiles: { RUN },
     grid: applyGrid(call, RUN),
     cost: { flops: (silu && !stored ? 16 : 6) * (x.bytes / 4), bytes: (residual ? 4 : 3) * x.bytes },

@@ -28,7 +28,7 @@ interface WholeGroups extends Pick<GroupNormWay, 'name' | 'note' | 'fits' | 'cos
   readonly gradientSums: typeof spansBackward;
   /** How often the first kernel reads x. */
   readonly reads: number;
-  /** Whether the gradient's first kernel leaves dy, taken through SiLU, where dx will be. */
+  /** Whether the gradient's first kernel leaves dy, with SiLU taken through it, where dx will be. */
   readonly keepsUpstream: boolean;
   grid(call: GroupNormCall): Grid;
   /** Whether the kernels add by subgroup operations. */
@@ -65,8 +65,9 @@ export const wholeGroups = ({
         ...embeddingSizes(call),
         EPS: eps,
         EMBEDDING: embedding ? EMBEDDING_MODES[embedding.mode] : 0,
+        SILU: Number(silu),
+        APPLY: Number(small),
       },
-      switches: { SILU: silu, APPLY: small },
       tiles: {},
       subgroups,
       grid: grid(call),
@@ -78,16 +79,14 @@ export const wholeGroups = ({
   backward(graph, call) {
     const { silu, name, x, coefficients, dy, dx, residual } = call;
     const small = isSmall(call);
-    const stored = silu && keepsUpstream;
     const terms = graph.array(`${name} gradient terms`, x.shape.n * 2 * quads(x.shape.c) * 4);
     const first = kernelCall(gradientSums, {
-      bind: { dy, x, coefficients, residual: small ? residual : null, terms, dx: small || stored ? dx : null },
-      sizes: { ...sizesOf(call), RESIDUAL: Number(residual !== null) },
-      switches: { SILU: silu, APPLY: small },
+      bind: { dy, x, coefficients, residual: small ? residual : null, terms, dx: small || keepsUpstream ? dx : null },
+      sizes: { ...sizesOf(call), RESIDUAL: Number(residual !== null), SILU: Number(silu), APPLY: Number(small) },
       subgroups,
       grid: grid(call),
       cost: { flops: (small ? 7 : 3) * x.bytes, bytes: (small ? 5 : 2) * x.bytes },
     });
-    return small ? [first] : [first, applyGradient(graph, call, terms, stored)];
+    return small ? [first] : [first, applyGradient(graph, call, terms, keepsUpstream)];
   },
 });

@@ -83,9 +83,9 @@ export class Plan {
     const made = options.checkFinite ? withChecks(plain) : plain;
     checkLimits(made, runtime.limits);
 
-    const kernels = await compile(runtime, made, options);
-    options.signal?.throwIfAborted();
-    await packWeights(made);
+    const packing = packWeights(made);
+    await new Promise((resolve) => setTimeout(resolve));
+    const [kernels] = await Promise.all([compile(runtime, made, options), packing]);
     options.signal?.throwIfAborted();
 
     const { buffers } = runtime;

@@ -457,8 +457,7 @@ export class Weights extends WeightShapes {
     if (winograd === 0) return;
     const transform = kernelCall(winogradKernels, {
       bind: { blocks: null, transformed: null },
-      sizes: channels,
-      tiles: { TILE: winograd },
+      sizes: { ...channels, TILE: winograd },
       grid: lineGrid((winograd + 2) * channels.OUT_QUADS * channels.IN_QUADS, 64),
       cost: { flops: 0, bytes: plain.size + place.size },
     });
@@ -550,6 +549,7 @@ class Uploads {
 
   pack(call: KernelCall, bindings: BoundCall['bindings']): void {
     this.#calls.push({ call, bindings });
+    this.#runtime.pipelines.get(call).catch(() => {});
   }
 
   async flush(): Promise<void> {

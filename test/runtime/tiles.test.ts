@@ -52,6 +52,28 @@ fn main() {
     expect(() => expandTiles(source, { M: 3 })).toThrow('no tile constant M');
   });
 
+  test('a loop that adds 1u stays one of at most four turns, and moves registers down', () => {
+    const rolled = (n: number) =>
+      expandTiles(
+        `const N: u32 = ${n}u;
+fn main() {
+  var a: array<f32, N * 2u>;
+  for (var i = 0u; i < N; i += 1u) {
+    for (var j = 0u; j < 2u; j++) {
+      y[i] = a[j * N + i];
+    }
+  }
+}`,
+        {},
+      ).replace(/\s+/g, ' ');
+    expect(rolled(4)).toContain('for (var i = 0u; i < 4u; i += 1u) { { { y[i] = a_0; }{ y[i] = a_4; } }');
+    expect(rolled(4)).toContain('a_4 = a_5; a_0 = a_1; a_5 = a_6; a_1 = a_2; a_6 = a_7; a_2 = a_3; }');
+    expect(rolled(8)).toContain('i < 8u; i += 2u) { { { y[i] = a_0; }{ y[i] = a_8; } }{ { y[(i + 1u)] = a_1; }');
+    expect(rolled(8)).toContain('a_8 = a_10; a_0 = a_2; a_9 = a_11;');
+    expect(rolled(3)).not.toContain('for');
+    expect(() => expandTiles(source.replace('2u;', '4u;').replace('i++', 'i += 1u'), {})).toThrow('a is used after');
+  });
+
   test('what cannot be resolved is refused', () => {
     expect(() => expandTiles(`${source.slice(0, -1)} total += a[runtime]; }`, {})).toThrow('a[runtime]');
     expect(() => expandTiles(`${source.slice(0, -1)} use(&a); }`, {})).toThrow('as a whole');
