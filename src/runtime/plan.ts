@@ -83,9 +83,7 @@ export class Plan {
     const made = options.checkFinite ? withChecks(plain) : plain;
     checkLimits(made, runtime.limits);
 
-    const packing = packWeights(made);
-    await new Promise((resolve) => setTimeout(resolve));
-    const [kernels] = await Promise.all([compile(runtime, made, options), packing]);
+    const kernels = await prepare(runtime, made, options);
     options.signal?.throwIfAborted();
 
     const { buffers } = runtime;
@@ -351,6 +349,18 @@ function checkLimits(made: Schedule, limits: GPUSupportedLimits): void {
 }
 
 /** All pipelines at once; each distinct one is counted as it becomes ready. */
+/** Compiles the kernels and packs the parameters, both at the same time. */
+async function prepare(runtime: Runtime, made: Schedule, options: PlanOptions): Promise<CompiledKernel[]> {
+  const packing = packWeights(made);
+  // Of parameters in memory all packing is asked for in this turn: its few small kernels compile first.
+  const compiling = new Promise((resolve) => setTimeout(resolve)).then(() => compile(runtime, made, options));
+  // Neither is left running behind an error of the other.
+  const [compiled, packed] = await Promise.allSettled([compiling, packing]);
+  if (compiled.status === 'rejected') throw compiled.reason;
+  if (packed.status === 'rejected') throw packed.reason;
+  return compiled.value;
+}
+
 async function compile(runtime: Runtime, made: Schedule, options: PlanOptions): Promise<CompiledKernel[]> {
   const distinct = new Map(made.calls.map((call) => [pipelineKey(call), call]));
   let done = 0;

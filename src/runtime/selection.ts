@@ -8,7 +8,7 @@
 import type { ListedOperation } from './graph.ts';
 import { pipelineKey } from './pipelines.ts';
 import type { Tuning } from './tuning.ts';
-import { choiceKey, forcedAmong } from './variants.ts';
+import { type Candidate, choiceKey, forcedAmong, wayOf } from './variants.ts';
 
 /**
  * What a visit is taken to run at least, in milliseconds and in steps (`Tuning.visitSteps`), in which a faster variant must
@@ -53,11 +53,7 @@ export function select(operations: readonly ListedOperation[], tuning: Tuning): 
     const forced = forcedAmong(candidates, choice);
     const times = forced ? undefined : tuning.timesOf(choice, new Set(candidates.map(({ name }) => name)));
     if (times) {
-      const options = candidates.flatMap(({ name, lower }) => {
-        const ms = times.get(name);
-        return ms === undefined ? [] : [{ name, ms, pipelines: lower().map(pipelineKey) }];
-      });
-      demands.set(key, { key, count: 1, options });
+      demands.set(key, { key, count: 1, options: optionsOf(candidates, times, tuning) });
     } else {
       settled.add(key);
       for (const call of (forced ?? candidates[0])?.lower() ?? []) compiledAnyway.add(pipelineKey(call));
@@ -67,6 +63,34 @@ export function select(operations: readonly ListedOperation[], tuning: Tuning): 
   const compilation = (key: string) => (compiledAnyway.has(key) ? 0 : (tuning.compilationMs(key) ?? UNKNOWN_MS));
   const fastestStep = list.reduce((sum, { count, options }) => sum + count * fastest(options).ms, 0);
   return leastVisit(list, compilation, Math.max(tuning.visitSteps, LEAST_MS / fastestStep));
+}
+
+/** How much slower than the fastest a tile is taken to be that a table leaves out for being slow (`HOPELESS`). */
+const LEFT_OUT = 2;
+
+/**
+ * The ways to a shape of which anything is known. A tile that a table leaves out was slow, and where it spares a pipeline a
+ * small layer can afford that: it is taken to be slower than the fastest of its way by `LEFT_OUT`, or by more if its cost
+ * says so. Only of pipelines that are known to compile: nobody may have waited for them.
+ */
+export function optionsOf(
+  candidates: readonly Candidate[],
+  times: ReadonlyMap<string, number>,
+  tuning: Pick<Tuning, 'compilationMs'>,
+): Option[] {
+  const measured = candidates.filter(({ name }) => times.has(name));
+  return candidates.flatMap(({ name, cost, lower }) => {
+    const pipelines = lower().map(pipelineKey);
+    let ms = times.get(name);
+    if (ms === undefined) {
+      if (pipelines.some((key) => tuning.compilationMs(key) === undefined)) return [];
+      const kin = measured.filter((other) => wayOf(other.name) === wayOf(name));
+      if (kin.length === 0) return [];
+      const best = kin.reduce((a, b) => (times.get(b.name)! < times.get(a.name)! ? b : a));
+      ms = times.get(best.name)! * Math.max(LEFT_OUT, cost / best.cost);
+    }
+    return [{ name, ms, pipelines }];
+  });
 }
 
 const fastest = (options: readonly Option[]): Option => options.reduce((a, b) => (b.ms < a.ms ? b : a));

@@ -549,7 +549,7 @@ class Uploads {
 
   pack(call: KernelCall, bindings: BoundCall['bindings']): void {
     this.#calls.push({ call, bindings });
-    this.#runtime.pipelines.get(call).catch(() => {});
+    this.#runtime.pipelines.get(call).catch(() => {}); // asked for now, waited for in flush()
   }
 
   async flush(): Promise<void> {

@@ -14,7 +14,7 @@ import { Graph, type Target } from '../../src/runtime/graph.ts';
 import { pipelineKey } from '../../src/runtime/pipelines.ts';
 import { Plan } from '../../src/runtime/plan.ts';
 import { schedule } from '../../src/runtime/schedule.ts';
-import { leastVisit } from '../../src/runtime/selection.ts';
+import { leastVisit, optionsOf } from '../../src/runtime/selection.ts';
 import { shippedTable } from '../../src/runtime/shipped_tuning.ts';
 import type { TunedShape } from '../../src/runtime/tuner.ts';
 import { type Times, Tuning, type TuningStore } from '../../src/runtime/tuning.ts';
@@ -162,7 +162,7 @@ describe('a kept table', () => {
     expect(taken({ ...CPU, tuning: after })).toBe('dear 4x2');
   });
 
-  const versioned = (table: unknown, version = 6) => JSON.stringify({ version, table });
+  const versioned = (table: unknown, version = 7) => JSON.stringify({ version, table });
   const timed = (sizes: string, times: unknown) => ({
     times: { linear: { test: { [sizes]: times } } },
     compilation: {},
@@ -347,6 +347,26 @@ describe('variants of a whole graph', () => {
     expect(chosen(demands, { x: 100, y: 100, z: 100, all: 120 })).toEqual(['of all', 'of all', 'of all']);
     expect(chosen(demands, { x: 4, y: 100, z: 100, all: 120 })).toEqual(['best of x', 'of all', 'of all']);
     expect(chosen(demands, { x: 10, y: 10, z: 10, all: 120 })).toEqual(['best of x', 'best of y', 'best of z']);
+  });
+
+  test('a tile that a table leaves out is taken to be slow, if it is known to compile', () => {
+    const { graph } = convolution(new Runtime(device, { tuning: 'off' }));
+    const all = graph.operations[0]!.choice!.candidates();
+    const [first, second, third] = all.filter(({ name }) => wayOf(name) === 'registers');
+    const other = all.find(({ name }) => wayOf(name) !== 'registers')!;
+    const candidates = [first!, { ...second!, cost: 5 * first!.cost }, { ...third!, cost: 1.1 * first!.cost }, other];
+    const measured = new Tuning();
+    for (const { lower } of [first!, second!, other]) {
+      for (const call of lower()) measured.learnCompilation(pipelineKey(call), 10);
+    }
+    const times = new Map([[first!.name, 3]]);
+    const found = () => optionsOf(candidates, times, measured).map(({ name, ms }) => [name, ms]);
+    expect(found()).toEqual([
+      [first!.name, 3],
+      [second!.name, 15],
+    ]);
+    for (const call of third!.lower()) measured.learnCompilation(pipelineKey(call), 10);
+    expect(found()[2]).toEqual([third!.name, 6]);
   });
 
   test('are nearly always the best there are, where all can be tried', () => {
