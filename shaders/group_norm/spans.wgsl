@@ -127,6 +127,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   }
 
   if (APPLY == 1u) {
+    let silu = SILU == 1u; // a uniform is loaded again wherever it is named
     for (var quad = first_quad; quad < end_quad; quad++) {
       let center = coefficients[saved + quad];
       let factor = coefficients[saved + quads + quad];
@@ -134,7 +135,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
       for (var pixel = 0u; pixel < PIXELS; pixel++) {
         let place = pixels_at + pixel * quads + quad;
         let z = (x[place] - center) * factor + offset;
-        y[place] = select(z, z / (1.0 + exp(min(-z, vec4f(80.0)))), SILU == 1u); // a branch would take longer
+        y[place] = select(z, z / (1.0 + exp(min(-z, vec4f(80.0)))), silu); // a branch would take longer
       }
     }
   }

@@ -46,6 +46,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
   let saved = image * 4u * quads;
   let made = image * 2u * quads;
 
+  let silu = SILU == 1u; // a uniform is loaded again wherever it is named
   for (var quad = first_quad; quad < end_quad; quad++) {
     let center = coefficients[saved + quad];
     let factor = coefficients[saved + quads + quad];
@@ -58,7 +59,7 @@ fn main(@builtin(global_invocation_id) id: vec3u) {
       let z = deviation * factor + offset;
       let e = exp(min(-z, vec4f(80.0)));
       let s = 1.0 / (1.0 + e);
-      let g = dy[place] * select(vec4f(1.0), s * (1.0 + z * (e * s)), SILU == 1u);
+      let g = dy[place] * select(vec4f(1.0), s * (1.0 + z * (e * s)), silu);
       dx[place] = g;
       s1 += g;
       s2 += g * deviation;
