@@ -15,8 +15,9 @@ import { pipelineKey } from '../src/runtime/pipelines.ts';
 import { Plan } from '../src/runtime/plan.ts';
 import type { ScheduledCall } from '../src/runtime/schedule.ts';
 import type { Peak } from './peak.ts';
+import { relativeDifference } from './reference.ts';
 import type { LayerKind, LayerTime, ModelResult, WrongModel } from './results.ts';
-import { type ExpectedStep, type ResultName, relativeDifference, type StepInputs, someInputs } from './step_inputs.ts';
+import { type ExpectedStep, type ResultName, type StepInputs, someInputs } from './step_inputs.ts';
 
 export interface ModelPair {
   readonly unet: UNetModel;

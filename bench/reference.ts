@@ -13,14 +13,21 @@ export interface Sample {
 }
 
 /** Relative L2 error over the sampled places. */
-export function relativeError(found: Values, { at, values }: Sample): number {
+export const relativeError = (found: Values, { at, values }: Sample): number =>
+  relativeDifference(
+    at.map((place) => found[place]!),
+    values,
+  );
+
+/** Relative L2 error; NaN if the sizes differ. */
+export function relativeDifference(found: Values, expected: Values): number {
+  if (found.length !== expected.length) return Number.NaN;
   let difference = 0;
   let norm = 0;
-  values.forEach((value, i) => {
-    const got = found[at[i]!]!;
-    difference += (got - value) ** 2;
-    norm += value ** 2;
-  });
+  for (let i = 0; i < expected.length; i++) {
+    difference += (found[i]! - expected[i]!) ** 2;
+    norm += expected[i]! ** 2;
+  }
   return Math.sqrt(difference / norm);
 }
 

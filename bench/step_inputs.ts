@@ -107,15 +107,3 @@ function stepOf(text: string | undefined): { respacing: string; t: number; scale
   }
   throw new CheckpointError(`expected ${expected}, found ${text}`);
 }
-
-/** Relative L2 error; NaN if the sizes differ. */
-export function relativeDifference(found: ArrayLike<number>, expected: ArrayLike<number>): number {
-  if (found.length !== expected.length) return Number.NaN;
-  let difference = 0;
-  let norm = 0;
-  for (let i = 0; i < expected.length; i++) {
-    difference += (found[i]! - expected[i]!) ** 2;
-    norm += expected[i]! ** 2;
-  }
-  return Math.sqrt(difference / norm);
-}

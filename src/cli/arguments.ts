@@ -3,6 +3,7 @@
  */
 import { parseArgs } from 'node:util';
 import { OptionError } from '../runtime/errors.ts';
+import type { Accuracy } from '../runtime/variants.ts';
 
 export interface OptionDescription {
   readonly type: 'string' | 'boolean';
@@ -24,6 +25,16 @@ export const ADAPTER_OPTION = {
   help: 'auto, gpu, software, or a part of an adapter’s name',
   default: 'auto',
 } as const satisfies OptionDescription;
+
+/** How exact the variants that a command takes must be; see `Accuracy`. */
+export const ACCURACY_OPTION = {
+  type: 'string',
+  value: 'CLASS',
+  help: 'float32, or reduced: the least exact variants of kernels that may be taken',
+  default: 'float32',
+} as const satisfies OptionDescription;
+
+export const accuracyOption = (text: string): Accuracy => choiceOption('accuracy', text, ['float32', 'reduced']);
 
 export interface CommandHelp<T extends OptionTable = OptionTable> {
   readonly usage: string;

@@ -10,7 +10,14 @@ import { fileStore } from '../node/tuning_store.ts';
 import type { Runtime } from '../runtime/device.ts';
 import { OptionError } from '../runtime/errors.ts';
 import { openAdapter } from './adapter.ts';
-import { ADAPTER_OPTION, choiceOption, numberOption, type OptionTable, readArguments } from './arguments.ts';
+import {
+  ACCURACY_OPTION,
+  ADAPTER_OPTION,
+  accuracyOption,
+  numberOption,
+  type OptionTable,
+  readArguments,
+} from './arguments.ts';
 import { areOwn, openPair, readExpected } from './bench_models.ts';
 import { checkWritable, writeWhole } from './files.ts';
 
@@ -31,12 +38,7 @@ const OPTIONS = {
     help: 'what the files hold, in guided-diffusion’s flags; without files, models of random weights',
   },
   expect: { type: 'string', value: 'FILE', help: 'inputs and results of a step that the models should agree with' },
-  accuracy: {
-    type: 'string',
-    value: 'NAME',
-    help: 'float32, or reduced: what else kernels may do',
-    default: 'float32',
-  },
+  accuracy: ACCURACY_OPTION,
   'tune-seconds': {
     type: 'string',
     value: 'S',
@@ -88,7 +90,7 @@ export async function bench(argv: readonly string[]): Promise<number> {
   if (positionals.length > 0) throw new OptionError(`bench takes options only, found "${positionals[0]}"`);
   const { model, classifier, flags } = options;
   const batch = numberOption('batch', options.batch, { min: 1, max: 1024, whole: true });
-  const accuracy = choiceOption('accuracy', options.accuracy, ['float32', 'reduced']);
+  const accuracy = accuracyOption(options.accuracy);
   const own = areOwn({ model, classifier, flags });
   const tuneSeconds = numberOption('tune-seconds', options['tune-seconds'] ?? (own ? '60' : '2'), { min: 0 });
   const cases = kernelCases();

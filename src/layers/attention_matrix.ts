@@ -10,11 +10,12 @@ import backwardKeyValue from '../../shaders/subgroup_matrix/attention_backward_k
 import backwardQuery from '../../shaders/subgroup_matrix/attention_backward_query.wgsl';
 import forwardShader from '../../shaders/subgroup_matrix/attention_forward.wgsl';
 import halvesShader from '../../shaders/subgroup_matrix/attention_halves.wgsl';
-import type { Graph } from '../runtime/graph.ts';
+import { type Graph, requiredSubgroupMatrix } from '../runtime/graph.ts';
 import type { Tensor } from '../runtime/resources.ts';
 import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
 import type { SubgroupMatrix } from '../runtime/subgroup_matrix.ts';
 import { type AttentionCall, type AttentionWay, productFlops } from './attention_call.ts';
+import { MATRIX_NOTE } from './subgroup_matrix_variants.ts';
 
 /** Matrices along the rows of a workgroup, and along what it goes through: keys, or for the gradient of k and v queries. */
 const FORWARD = { rows: 2, span: 4 } as const;
@@ -39,15 +40,10 @@ function planesOf({ m, n, k }: SubgroupMatrix, { tokens, headQuads }: AttentionC
   return { rows: Math.ceil(tokens / step) * step, depth: Math.ceil((4 * headQuads) / k) };
 }
 
-function matrixOf({ target }: Graph): SubgroupMatrix {
-  if (!target.subgroupMatrix) throw new Error('this device has no matrices held by subgroups');
-  return target.subgroupMatrix;
-}
-
 /** Copies heads to float16, `parts` of them side by side. */
 function halves(graph: Graph, call: AttentionCall, x: Tensor, parts: 1 | 3, scale: number) {
   const { images, tokens, heads, headQuads } = call;
-  const matrix = matrixOf(graph);
+  const matrix = requiredSubgroupMatrix(graph.target);
   const { rows, depth } = planesOf(matrix, call);
   const depthQuads = (depth * matrix.k) / 4;
   const count = images * heads * parts * rows * depthQuads;
@@ -72,8 +68,9 @@ function halves(graph: Graph, call: AttentionCall, x: Tensor, parts: 1 | 3, scal
 
 function layout(graph: Graph, call: AttentionCall, { rows }: { readonly rows: number }) {
   const { images, tokens, heads, headQuads } = call;
-  const { m, n, k, subgroup } = matrixOf(graph);
-  const planes = planesOf({ m, n, k, subgroup }, call);
+  const matrix = requiredSubgroupMatrix(graph.target);
+  const { m, n, k, subgroup } = matrix;
+  const planes = planesOf(matrix, call);
   return {
     sizes: { TOKENS: tokens, HEADS: heads, HEAD_QUADS: headQuads, PLANE_ROWS: planes.rows },
     tiles: { M: m, N: n, K: k, LANES: subgroup, ROWS: rows, DEPTH: planes.depth },
@@ -84,7 +81,7 @@ function layout(graph: Graph, call: AttentionCall, { rows }: { readonly rows: nu
 export const matrix: AttentionWay = {
   name: 'matrix',
   accuracy: 'reduced',
-  note: 'matrices held by subgroups, float16 with float32 sums: for GPUs with units for it',
+  note: MATRIX_NOTE,
 
   fits: ({ subgroupMatrix }, { queries, tokens, headQuads }) =>
     subgroupMatrix !== undefined && queries === tokens && tokens >= LEAST_TOKENS && 4 * headQuads <= MOST_CHANNELS,

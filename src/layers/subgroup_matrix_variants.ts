@@ -6,15 +6,17 @@
  * given the accuracy "reduced".
  */
 import convolution from '../../shaders/subgroup_matrix/convolution.wgsl';
-import { type Graph, type Target, workgroupBytes } from '../runtime/graph.ts';
+import { type Graph, requiredSubgroupMatrix, type Target, workgroupBytes } from '../runtime/graph.ts';
 import { activationBytes, pixels, quads, type Tensor } from '../runtime/resources.ts';
 import { type KernelCall, kernelCall } from '../runtime/shader.ts';
 import type { SubgroupMatrix } from '../runtime/subgroup_matrix.ts';
 import type { Variant } from '../runtime/variants.ts';
 import { type Fragments, matricesOf } from '../runtime/weights.ts';
 import { convolutionCost } from './convolution_call.ts';
-import { sumParts, sumPartsCost } from './sum_parts.ts';
-import { LEAST_ROWS, PARTS, STAGED_LANES, type StagedCall, type StagedSizes } from './workgroup_tiles.ts';
+import { sumPartsCost } from './sum_parts.ts';
+import { inParts, LEAST_ROWS, PARTS, STAGED_LANES, type StagedCall, type StagedSizes } from './workgroup_tiles.ts';
+
+export const MATRIX_NOTE = 'matrices held by subgroups, float16 with float32 sums: for GPUs with units for it';
 
 interface MatrixTile {
   /** Matrices of a subgroup, along pixels and channels. */
@@ -100,9 +102,11 @@ function cost({ subgroupMatrix }: Target, tile: MatrixTile, call: StagedSizes, p
   return (MATRIX_COST / 4) * depth * work * Math.max(across * down * parts, STAGED_LANES / lanes);
 }
 
-function lower({ target }: Graph, tile: MatrixTile, call: StagedCall, result: Tensor, parts: number): KernelCall {
-  const { subgroupMatrix: matrix } = target;
-  if (!matrix) throw new Error('this device has no matrices held by subgroups');
+const lower = (graph: Graph, tile: MatrixTile, call: StagedCall, parts = 1): KernelCall[] =>
+  inParts(graph, call, parts, (whole, result) => product(graph, tile, whole, result, parts));
+
+function product({ target }: Graph, tile: MatrixTile, call: StagedCall, result: Tensor, parts: number): KernelCall {
+  const matrix = requiredSubgroupMatrix(target);
   const { kernel, x, bias, residual, from, to, weights } = call;
   const { image, wide, copies, chunk, fragments, chunks, across, down } = layout(matrix, tile, call);
   const { bytes, flops } = convolutionCost(kernel, from, to, pixels(to));
@@ -148,34 +152,25 @@ const partsFit = (matrix: SubgroupMatrix, call: StagedSizes, parts: number): boo
 
 /** @param staged the call as the shader sees it */
 export function subgroupMatrixVariants<Call>(staged: (call: Call) => StagedCall): readonly Variant<Call>[] {
-  const note = 'matrices held by subgroups, float16 with float32 sums: for GPUs with units for it';
   const whole = TILES.map(
     (tile): Variant<Call> => ({
       name: `matrix ${nameOf(tile)}`,
       accuracy: () => 'reduced',
-      note,
+      note: MATRIX_NOTE,
       fits: (target, call) => fits(target, tile, staged(call)),
       cost: (target, call) => cost(target, tile, staged(call)),
-      lower: (graph, call) => [lower(graph, tile, staged(call), staged(call).y, 1)],
+      lower: (graph, call) => lower(graph, tile, staged(call)),
     }),
   );
   const split = PARTS.map(
     (parts): Variant<Call> => ({
       name: `split-matrix ${nameOf(SPLIT)}x${parts}`,
       accuracy: () => 'reduced',
-      note: `${note}, input channels split over workgroups`,
+      note: `${MATRIX_NOTE}, input channels split over workgroups`,
       fits: (target, call) =>
         fits(target, SPLIT, staged(call)) && partsFit(target.subgroupMatrix!, staged(call), parts),
       cost: (target, call) => cost(target, SPLIT, staged(call), parts) + sumPartsCost(target, parts, staged(call).to),
-      lower: (graph, call) => {
-        const product = staged(call);
-        const { bias, residual, y, to } = product;
-        const partial = graph.array('parts of a product', 4 * parts * pixels(to) * quads(to.c));
-        return [
-          lower(graph, SPLIT, { ...product, bias: null, residual: null }, partial, parts),
-          sumParts({ partial, parts, bias, residual, y, to }),
-        ];
-      },
+      lower: (graph, call) => lower(graph, SPLIT, staged(call), parts),
     }),
   );
   return [...whole, ...split];

@@ -106,13 +106,25 @@ export function workgroupCost(target: Target, tile: WorkgroupTile, call: StagedS
   return steps * step * (target.adapter === 'gpu' ? Math.max(invocations, STAGED_LANES) : invocations);
 }
 
-export function lowerStaged(graph: Graph, tile: WorkgroupTile, call: StagedCall, parts = 1): KernelCall[] {
+export const lowerStaged = (graph: Graph, tile: WorkgroupTile, call: StagedCall, parts = 1): KernelCall[] =>
+  inParts(graph, call, parts, (whole, result) => product(tile, whole, result, parts));
+
+/**
+ * A product whole, or its parts and then their sum, with bias and residual added last.
+ *
+ * @param product the dispatch that makes `result`, all parts of it
+ */
+export function inParts(
+  graph: Graph,
+  call: StagedCall,
+  parts: number,
+  product: (call: StagedCall, result: Tensor) => KernelCall,
+): KernelCall[] {
   const { bias, residual, y, to } = call;
-  if (parts === 1) return [product(tile, call, y, 1)];
-  const vectors = pixels(to) * quads(to.c);
-  const partial = graph.array('parts of a product', 4 * parts * vectors);
+  if (parts === 1) return [product(call, y)];
+  const partial = graph.array('parts of a product', 4 * parts * pixels(to) * quads(to.c));
   return [
-    product(tile, { ...call, bias: null, residual: null }, partial, parts),
+    product({ ...call, bias: null, residual: null }, partial),
     sumParts({ partial, parts, bias, residual, y, to }),
   ];
 }

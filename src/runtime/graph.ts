@@ -49,6 +49,12 @@ const DEFAULT_WORKGROUP_BYTES = 16384;
 
 export const workgroupBytes = (target: Target): number => target.workgroupBytes ?? DEFAULT_WORKGROUP_BYTES;
 
+/** @throws Error if the device has none: for variants that only fit where it has */
+export function requiredSubgroupMatrix({ subgroupMatrix }: Target): SubgroupMatrix {
+  if (!subgroupMatrix) throw new Error('this device has no matrices held by subgroups');
+  return subgroupMatrix;
+}
+
 export const hasFeature = ({ features }: Target, name: string): boolean => features?.has(name) === true;
 
 export interface AdjointRequest {
@@ -69,7 +75,7 @@ export interface Operation {
   readonly outputs: readonly Tensor[];
   /** State that is changed in place: such an operation is never dropped. */
   readonly updates?: readonly Tensor[];
-  /** The dispatches, in order. Called when a plan is made, at most once a plan. */
+  /** The dispatches, in order. Called once a plan, and by whoever compares ways: each call makes tensors of its own. */
   lower(): readonly KernelCall[];
   /** Present if there is more than one way to lower it; `lower` takes one of its candidates. */
   readonly choice?: Choice;

@@ -348,7 +348,6 @@ function checkLimits(made: Schedule, limits: GPUSupportedLimits): void {
   }
 }
 
-/** All pipelines at once; each distinct one is counted as it becomes ready. */
 /** Compiles the kernels and packs the parameters, both at the same time. */
 async function prepare(runtime: Runtime, made: Schedule, options: PlanOptions): Promise<CompiledKernel[]> {
   const packing = packWeights(made);
@@ -361,6 +360,7 @@ async function prepare(runtime: Runtime, made: Schedule, options: PlanOptions): 
   return compiled.value;
 }
 
+/** All pipelines at once; each distinct one is counted as it becomes ready. */
 async function compile(runtime: Runtime, made: Schedule, options: PlanOptions): Promise<CompiledKernel[]> {
   const distinct = new Map(made.calls.map((call) => [pipelineKey(call), call]));
   let done = 0;

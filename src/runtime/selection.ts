@@ -79,16 +79,18 @@ export function optionsOf(
   tuning: Pick<Tuning, 'compilationMs'>,
 ): Option[] {
   const measured = candidates.filter(({ name }) => times.has(name));
-  return candidates.flatMap(({ name, cost, lower }) => {
-    const pipelines = lower().map(pipelineKey);
-    let ms = times.get(name);
-    if (ms === undefined) {
-      if (pipelines.some((key) => tuning.compilationMs(key) === undefined)) return [];
-      const kin = measured.filter((other) => wayOf(other.name) === wayOf(name));
-      if (kin.length === 0) return [];
-      const best = kin.reduce((a, b) => (times.get(b.name)! < times.get(a.name)! ? b : a));
-      ms = times.get(best.name)! * Math.max(LEFT_OUT, cost / best.cost);
-    }
+  const guess = ({ name, cost }: Candidate): number | null => {
+    const kin = measured.filter((other) => wayOf(other.name) === wayOf(name));
+    if (kin.length === 0) return null;
+    const best = kin.reduce((a, b) => (times.get(b.name)! < times.get(a.name)! ? b : a));
+    return times.get(best.name)! * Math.max(LEFT_OUT, cost / best.cost);
+  };
+  return candidates.flatMap((candidate) => {
+    const { name } = candidate;
+    const ms = times.get(name) ?? guess(candidate);
+    if (ms === null) return [];
+    const pipelines = candidate.lower().map(pipelineKey);
+    if (!times.has(name) && pipelines.some((key) => tuning.compilationMs(key) === undefined)) return [];
     return [{ name, ms, pipelines }];
   });
 }

@@ -454,14 +454,15 @@ export class Weights extends WeightShapes {
       });
       uploads.pack(cut, { blocks: plain, fragments: place });
     }
-    if (winograd === 0) return;
-    const transform = kernelCall(winogradKernels, {
-      bind: { blocks: null, transformed: null },
-      sizes: { ...channels, TILE: winograd },
-      grid: lineGrid((winograd + 2) * channels.OUT_QUADS * channels.IN_QUADS, 64),
-      cost: { flops: 0, bytes: plain.size + place.size },
-    });
-    uploads.pack(transform, { blocks: plain, transformed: place });
+    if (winograd !== 0) {
+      const transform = kernelCall(winogradKernels, {
+        bind: { blocks: null, transformed: null },
+        sizes: { ...channels, TILE: winograd },
+        grid: lineGrid((winograd + 2) * channels.OUT_QUADS * channels.IN_QUADS, 64),
+        cost: { flops: 0, bytes: plain.size + place.size },
+      });
+      uploads.pack(transform, { blocks: plain, transformed: place });
+    }
   }
 
   /** Head and scales of an int8 matrix, in the order of its packed channels. */

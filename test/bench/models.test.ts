@@ -2,9 +2,10 @@
 import { afterAll, expect, test } from 'vitest';
 import { benchModel, MODEL_CASES } from '../../bench/models.ts';
 import { randomModel } from '../../bench/random_model.ts';
+import { relativeDifference } from '../../bench/reference.ts';
 import { layerTotals, type ModelResult } from '../../bench/results.ts';
 import { Collected, MODELS_FAMILY, runBench } from '../../bench/run.ts';
-import { expectedStep, RESULT_NAMES, relativeDifference, someInputs } from '../../bench/step_inputs.ts';
+import { expectedStep, RESULT_NAMES, someInputs } from '../../bench/step_inputs.ts';
 import { modelLines, wrongLine } from '../../bench/tables.ts';
 import { readSafetensors, writeSafetensors } from '../../src/checkpoints/safetensors.ts';
 import { ddim } from '../../src/diffusion/ddim.ts';

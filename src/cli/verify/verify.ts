@@ -8,7 +8,15 @@ import type { Runtime } from '../../runtime/device.ts';
 import { OptionError } from '../../runtime/errors.ts';
 import { parseVariants } from '../../runtime/variants.ts';
 import { openAdapter } from '../adapter.ts';
-import { ADAPTER_OPTION, choiceOption, numberOption, type OptionTable, readArguments } from '../arguments.ts';
+import {
+  ACCURACY_OPTION,
+  ADAPTER_OPTION,
+  accuracyOption,
+  choiceOption,
+  numberOption,
+  type OptionTable,
+  readArguments,
+} from '../arguments.ts';
 import { badCheckpointCase, checkpointCase } from './checkpoints.ts';
 import { compare, type Status, type TensorReport, unsupported, widened } from './compare.ts';
 import { bpdCase, refusalCase, respacingCase, scheduleCase, trainingLossCase, trajectoryCase } from './diffusion.ts';
@@ -33,12 +41,7 @@ const OPTIONS = {
     value: 'LIST',
     help: 'forces variants of kernels wherever they fit, for example "conv2d=winograd 2x2,linear=lanes"; tolerances stay',
   },
-  accuracy: {
-    type: 'string',
-    value: 'float32|reduced',
-    default: 'float32',
-    help: 'the least exact variants that may be taken; tolerances stay',
-  },
+  accuracy: ACCURACY_OPTION,
   as: {
     type: 'string',
     value: 'cpu|gpu',
@@ -55,7 +58,7 @@ const OPTIONS = {
 
 export const verifyHelp = {
   usage:
-    'verify DIR [--only ID] [--format FORMAT] [--variants LIST] [--accuracy float32|reduced] [--as cpu|gpu] [--tolerance X] [--json FILE] [--adapter NAME]',
+    'verify DIR [--only ID] [--format FORMAT] [--variants LIST] [--accuracy CLASS] [--as cpu|gpu] [--tolerance X] [--json FILE] [--adapter NAME]',
   summary: 'runs the recorded cases of a golden folder and prints error against tolerance',
   options: OPTIONS,
 };
@@ -105,7 +108,7 @@ export async function verify(argv: readonly string[]): Promise<number> {
   }
   const variants = options.variants === undefined ? {} : { variants: parseVariants(options.variants) };
   const tolerance = options.tolerance === undefined ? 0 : numberOption('tolerance', options.tolerance, { min: 0 });
-  const accuracy = choiceOption('accuracy', options.accuracy, ['float32', 'reduced']);
+  const accuracy = accuracyOption(options.accuracy);
   const as = options.as === undefined ? {} : { as: choiceOption('as', options.as, ['cpu', 'gpu']) };
   const { found, runtime } = await openAdapter(options.adapter, { tuning: 'off', accuracy, ...variants, ...as });
   const started = performance.now();
