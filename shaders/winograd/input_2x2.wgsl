@@ -10,6 +10,7 @@
 // x [N, HEIGHT, WIDTH, QUADS] of vec4f; v [16, N * TILES_Y * TILES_X, QUADS] of vec4f, the 16 points of the transform row by
 // row. One invocation a tile and quad of channels, neighbours in the channels. With NORM x is what a GroupNorm is made of, and
 // coefficients [N, 4, QUADS] its affine maps: center, factor, offset (group_norm/apply.wgsl); with SILU, SiLU follows.
+// X_SHIFT is 1 where x is stored at half the size and stands for its nearest-neighbour enlargement, else 0.
 // Host checks: TILES = N * TILES_Y * TILES_X, TILES_Y = ceil(HEIGHT / 2), TILES_X = ceil(WIDTH / 2).
 
 override HEIGHT: u32;
@@ -18,6 +19,7 @@ override QUADS: u32;
 override TILES: u32;
 override TILES_Y: u32;
 override TILES_X: u32;
+override X_SHIFT: u32;
 override NORM: bool = false;
 override SILU: bool = false;
 
@@ -53,13 +55,13 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let tile = index / QUADS;
   let iy_first = i32(tile / TILES_X % TILES_Y * 2u) - 1;
   let ix_first = i32(tile % TILES_X * 2u) - 1;
-  let image = tile / (TILES_X * TILES_Y) * HEIGHT;
+  let image = tile / (TILES_X * TILES_Y);
 
   var center = vec4f();
   var factor = vec4f();
   var offset = vec4f();
   if (NORM) {
-    let at = image / HEIGHT * 4u * QUADS + c;
+    let at = image * 4u * QUADS + c;
     center = coefficients[at];
     factor = coefficients[at + QUADS];
     offset = coefficients[at + 2u * QUADS];
@@ -75,12 +77,12 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   var within: array<bool, 4>; // whether it is inside of the image
   for (var i = 0u; i < 4u; i++) {
     let iy = iy_first + i32(i);
-    rows[i] = (image + u32(clamp(iy, 0, i32(HEIGHT) - 1))) * WIDTH;
+    rows[i] = (image * (HEIGHT >> X_SHIFT) + (u32(clamp(iy, 0, i32(HEIGHT) - 1)) >> X_SHIFT)) * (WIDTH >> X_SHIFT);
     within[i] = iy >= 0 && iy < i32(HEIGHT);
   }
   for (var column = 0; column < 4; column++) {
     let ix = ix_first + column;
-    let at = u32(clamp(ix, 0, i32(WIDTH) - 1));
+    let at = u32(clamp(ix, 0, i32(WIDTH) - 1)) >> X_SHIFT;
     let inside = ix >= 0 && ix < i32(WIDTH);
     var d: array<vec4f, 4>;
     for (var i = 0u; i < 4u; i++) {

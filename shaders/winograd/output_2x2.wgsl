@@ -6,6 +6,7 @@
 // m [16, N * TILES_Y * TILES_X, QUADS] of vec4f (products.wgsl), y and residual [N, HEIGHT, WIDTH, QUADS] of vec4f, bias
 // [QUADS]. One invocation a tile and quad of channels, neighbours in the channels; what lies beyond the edge is not stored.
 // Host checks: TILES = N * TILES_Y * TILES_X, TILES_Y = ceil(HEIGHT / 2), TILES_X = ceil(WIDTH / 2).
+// RESIDUAL_SHIFT is 1 where the residual is stored at half the size and stands for its nearest-neighbour enlargement, else 0.
 // BIAS and RESIDUAL are 1 or 0.
 
 override HEIGHT: u32;
@@ -16,6 +17,7 @@ override TILES_Y: u32;
 override TILES_X: u32;
 override BIAS: u32;
 override RESIDUAL: u32;
+override RESIDUAL_SHIFT: u32;
 
 @group(0) @binding(0) var<storage, read> m: array<vec4f>;
 @group(0) @binding(1) var<storage, read> bias: array<vec4f>;
@@ -32,7 +34,7 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   let tile = index / QUADS;
   let oy_first = tile / TILES_X % TILES_Y * 2u;
   let ox_first = tile % TILES_X * 2u;
-  let image = tile / (TILES_X * TILES_Y) * HEIGHT;
+  let image = tile / (TILES_X * TILES_Y);
 
   // A column of m at a time: A^T from the left, then its share of the product from the right.
   var sums: array<vec4f, 4>;
@@ -60,13 +62,15 @@ fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) group
   }
   for (var i = 0u; i < 2u; i++) {
     for (var j = 0u; j < 2u; j++) {
-      if (oy_first + i < HEIGHT && ox_first + j < WIDTH) {
-        let at = ((image + oy_first + i) * WIDTH + ox_first + j) * QUADS + c;
+      let oy = oy_first + i;
+      let ox = ox_first + j;
+      if (oy < HEIGHT && ox < WIDTH) {
         var value = sums[2u * i + j] + start;
         if (RESIDUAL == 1u) {
-          value += residual[at];
+          let row = image * (HEIGHT >> RESIDUAL_SHIFT) + (oy >> RESIDUAL_SHIFT);
+          value += residual[(row * (WIDTH >> RESIDUAL_SHIFT) + (ox >> RESIDUAL_SHIFT)) * QUADS + c];
         }
-        y[at] = value;
+        y[((image * HEIGHT + oy) * WIDTH + ox) * QUADS + c] = value;
       }
     }
   }

@@ -18,7 +18,15 @@ import winogradOutput2 from '../../shaders/winograd/output_2x2.wgsl';
 import winogradOutput4 from '../../shaders/winograd/output_4x4.wgsl';
 import winogradProducts from '../../shaders/winograd/products.wgsl';
 import type { Graph, Target } from '../runtime/graph.ts';
-import { type Activation, activationBytes, type Normalised, pixels, quads, type Tensor } from '../runtime/resources.ts';
+import {
+  type Activation,
+  activationBytes,
+  type Normalised,
+  pixels,
+  quads,
+  stored,
+  type Tensor,
+} from '../runtime/resources.ts';
 import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
 import type { Variant } from '../runtime/variants.ts';
 import type { WinogradTile } from '../runtime/weights.ts';
@@ -218,19 +226,27 @@ function variant(way: Winograd, products: Products): Variant<ConvolutionCall> {
       const v = graph.array('transformed input', 4 * points * tiles * inQuads);
       const m = graph.array('transformed output', 4 * points * tiles * outQuads);
       const place = { HEIGHT: x.shape.h, WIDTH: x.shape.w, TILES: tiles, TILES_Y: down, TILES_X: across };
-      const norm = normInLoad(graph, x);
+      const input = stored(x);
+      const added = residual && stored(residual);
+      const norm = normInLoad(graph, input.tensor);
       return [
         kernelCall(way.input, {
-          bind: { x: norm?.of ?? x, coefficients: norm?.coefficients ?? null, v },
-          sizes: { ...place, QUADS: inQuads },
+          bind: { x: norm?.of ?? input.tensor, coefficients: norm?.coefficients ?? null, v },
+          sizes: { ...place, QUADS: inQuads, X_SHIFT: input.shift },
           switches: norm ? { NORM: true, SILU: norm.silu } : {},
           grid: lineGrid(tiles * inQuads, 64),
-          cost: { flops: 4 * tiles * inQuads * way.additions.input, bytes: activationBytes(x.shape) + v.bytes },
+          cost: { flops: 4 * tiles * inQuads * way.additions.input, bytes: input.tensor.bytes + v.bytes },
         }),
         ...products.lower(graph, call, way, v, m),
         kernelCall(way.output, {
-          bind: { m, bias, residual, y },
-          sizes: { ...place, QUADS: outQuads, BIAS: Number(bias !== null), RESIDUAL: Number(residual !== null) },
+          bind: { m, bias, residual: added?.tensor ?? null, y },
+          sizes: {
+            ...place,
+            QUADS: outQuads,
+            BIAS: Number(bias !== null),
+            RESIDUAL: Number(added !== null),
+            RESIDUAL_SHIFT: added?.shift ?? 0,
+          },
           grid: lineGrid(tiles * outQuads, 64),
           cost: { flops: 4 * tiles * outQuads * way.additions.output, bytes: m.bytes + activationBytes(y.shape) },
         }),

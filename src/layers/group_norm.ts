@@ -16,9 +16,10 @@ import type { Cost } from '../runtime/shader.ts';
 import { type CallShape, familyOfWays, variantsOf } from '../runtime/variants.ts';
 import type { Builder, Parameter } from './builder.ts';
 import type { Embedding, GroupNormCall, GroupNormGradientCall, GroupNormWay } from './group_norm_call.ts';
-import { segments } from './group_norm_segments.ts';
+import { applyDown, segments } from './group_norm_segments.ts';
 import { spans } from './group_norm_spans.ts';
 import { subgroups, workgroup } from './group_norm_workgroup.ts';
+import { downsampled, downsampleGradient } from './resample.ts';
 
 export type { Embedding } from './group_norm_call.ts';
 
@@ -75,6 +76,43 @@ export function forward(
   x: Activation,
   embedding: Embedding | null = null,
 ): Activation {
+  return append(b, spec, name, x, embedding, false).y;
+}
+
+/**
+ * The norm where it is averaged down by two afterwards, as is the path beside it.
+ *
+ * @returns the means of each 2 x 2 block of the norm's result and of x, both [N, C, floor(H / 2), floor(W / 2)]
+ */
+export function forwardDown(
+  b: Builder,
+  spec: GroupNorm,
+  name: string,
+  x: Activation,
+): { readonly normed: Activation; readonly straight: Activation } {
+  const call = append(b, spec, name, x, null, true);
+  const shape = downsampled(x.shape);
+  const normed = b.graph.activation(`${name} downsample`, shape);
+  const straight = b.graph.activation('downsample', shape);
+  b.graph.append({
+    name: `${name} downsample`,
+    inputs: [call.y, x],
+    outputs: [normed, straight],
+    lower: () => [applyDown(call, normed, straight)],
+    adjoint: ({ outputs, needs }) =>
+      outputs.map((gradient, i) => (gradient && needs[i] ? downsampleGradient(b.graph, gradient, x.shape) : null)),
+  });
+  return { normed, straight };
+}
+
+function append(
+  b: Builder,
+  spec: GroupNorm,
+  name: string,
+  x: Activation,
+  embedding: Embedding | null,
+  averaged: boolean,
+): GroupNormCall {
   const { channels, groups, eps, silu } = spec;
   if (x.shape.c !== channels) throw new Error(`${name} takes ${channels} channels, found ${x.shape.c}`);
   if (channels % groups !== 0)
@@ -84,7 +122,7 @@ export function forward(
   const coefficients = b.graph.array(`${name} coefficients`, x.shape.n * 4 * quads(channels) * 4);
   const separate = () => ways.lower().length > 1;
   const y = b.graph.activation(name, x.shape, { kind: 'normalised', of: x, coefficients, silu, separate });
-  const call: GroupNormCall = { name, groups, eps, silu, x, y, gamma, beta, embedding, coefficients };
+  const call: GroupNormCall = { name, groups, eps, silu, x, y, gamma, beta, embedding, coefficients, averaged };
   const ways = variantsOf(b.graph, FORWARD, call);
   b.graph.append({
     name: `${name} group_norm`,
@@ -104,7 +142,7 @@ export function forward(
       return [dx, dEmbedding];
     },
   });
-  return y;
+  return call;
 }
 
 function embeddingGradient(b: Builder, { channels }: GroupNorm, name: string, embedding: Embedding): Activation {

@@ -27,6 +27,8 @@ export interface GroupNormCall {
   readonly embedding: Embedding | null;
   /** [N, 4, C padded]: center, factor, offset and rstd^2 of each channel. */
   readonly coefficients: Tensor;
+  /** Of y only the mean of each 2 x 2 block is wanted: it is made by `applyDown`, from x and the coefficients. */
+  readonly averaged: boolean;
 }
 
 /** The gradient of one. */

@@ -4,13 +4,14 @@
  * invocations in the first and the last.
  */
 import applyShader from '../../shaders/group_norm/apply.wgsl';
+import applyDownShader from '../../shaders/group_norm/apply_down.wgsl';
 import backwardApply from '../../shaders/group_norm/backward_apply.wgsl';
 import backwardCoefficients from '../../shaders/group_norm/backward_coefficients.wgsl';
 import backwardSums from '../../shaders/group_norm/backward_sums.wgsl';
 import coefficientsShader from '../../shaders/group_norm/coefficients.wgsl';
 import momentsShader from '../../shaders/group_norm/moments.wgsl';
 import type { Graph, Target } from '../runtime/graph.ts';
-import { quads, type Tensor } from '../runtime/resources.ts';
+import { type Activation, quads, type Tensor } from '../runtime/resources.ts';
 import { type KernelCall, kernelCall, lineGrid } from '../runtime/shader.ts';
 import {
   COSTS,
@@ -80,6 +81,29 @@ export function apply(graph: Graph, call: GroupNormCall): KernelCall {
     tiles: { RUN },
     grid: applyGrid(call, RUN),
     cost: { flops: (silu ? 8 : 2) * (x.bytes / 4), bytes: 2 * x.bytes },
+  });
+}
+
+/**
+ * The mean of each 2 x 2 block of the result, and of x, in one pass over x.
+ *
+ * @param y [N, C, floor(H / 2), floor(W / 2)], as `xMean`
+ */
+export function applyDown({ silu, x, coefficients }: GroupNormCall, y: Activation, xMean: Activation): KernelCall {
+  const { h, w } = x.shape;
+  const out = y.shape;
+  return kernelCall(applyDownShader, {
+    bind: { x, coefficients, y, x_mean: xMean },
+    sizes: {
+      HEIGHT: h,
+      WIDTH: w,
+      OUT_HEIGHT: out.h,
+      OUT_WIDTH: out.w,
+      CHANNEL_QUADS: quads(out.c),
+      SILU: Number(silu),
+    },
+    grid: [Math.ceil((out.w * quads(out.c)) / 64), out.h, out.n],
+    cost: { flops: (silu ? 10 : 4) * (x.bytes / 4), bytes: x.bytes + 2 * y.bytes },
   });
 }
 

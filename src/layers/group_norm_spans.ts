@@ -30,6 +30,6 @@ export const spans = wholeGroups({
   cost({ adapter }, call) {
     const { lanes, load, dispatch } = COSTS[adapter];
     const reads = Math.ceil((call.x.shape.n * spansOf(call)) / lanes) * spanReads(call) * load;
-    return isSmall(call) ? dispatch + 4 * reads : 2 * dispatch + reads + applyCost(adapter, call);
+    return isSmall(call) && !call.averaged ? dispatch + 4 * reads : 2 * dispatch + reads + applyCost(adapter, call);
   },
 });

@@ -57,7 +57,7 @@ export const wholeGroups = ({
 
   forward(graph, call) {
     const { silu, eps, x, y, gamma, beta, embedding, coefficients } = call;
-    const small = isSmall(call);
+    const small = isSmall(call) && !call.averaged;
     const first = kernelCall(statistics, {
       bind: { x, gamma, beta, embedding: embedding?.tensor ?? null, coefficients, y: small ? y : null },
       sizes: {

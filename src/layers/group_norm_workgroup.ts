@@ -42,7 +42,7 @@ function way(subgroups: boolean): GroupNormWay {
       const reads = spanQuads(call) * Math.ceil((h * w) / THREADS) * load;
       const waits = 2 * spanQuads(call) * barriersOf(THREADS, subgroups) * barrier;
       const statistics = rounds * (2 * reads + waits);
-      return isSmall(call)
+      return isSmall(call) && !call.averaged
         ? dispatch + statistics + 2 * rounds * reads
         : 2 * dispatch + statistics + applyCost(adapter, call);
     },

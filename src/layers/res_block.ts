@@ -12,7 +12,7 @@ import * as conv2d from './conv2d.ts';
 import { scale, silu } from './elementwise.ts';
 import * as groupNorm from './group_norm.ts';
 import * as linear from './linear.ts';
-import { downsample, upsample } from './resample.ts';
+import { upsample } from './resample.ts';
 
 export interface ResBlock {
   readonly channels: number;
@@ -78,13 +78,14 @@ export function forward(b: Builder, spec: ResBlock, name: string, x: Activation,
   const { inNorm, inConv, outNorm, outConv, skip } = layers(spec);
   const embedding = projections.get(name);
   if (!embedding) throw new Error(`no embedding was projected for ${name}`);
-  const resample = (t: Activation) =>
-    spec.resample === 'up' ? upsample(b.graph, t) : spec.resample === 'down' ? downsample(b.graph, t) : t;
-
-  let h = groupNorm.forward(b, inNorm, `${name}.in_layers.0`, x);
-  h = conv2d.forward(b, inConv, `${name}.in_layers.2`, resample(h));
+  const resample = (t: Activation) => (spec.resample === 'up' ? upsample(b.graph, t) : t);
+  const norm = `${name}.in_layers.0`;
+  const { normed, straight } =
+    spec.resample === 'down'
+      ? groupNorm.forwardDown(b, inNorm, norm, x)
+      : { normed: resample(groupNorm.forward(b, inNorm, norm, x)), straight: resample(x) };
+  let h = conv2d.forward(b, inConv, `${name}.in_layers.2`, normed);
   h = groupNorm.forward(b, outNorm, `${name}.out_layers.0`, h, embedding);
-  const straight = resample(x);
   const residual = skip ? conv2d.forward(b, skip, `${name}.skip_connection`, straight) : straight;
   const y = conv2d.forward(b, outConv, `${name}.out_layers.3`, h, { residual });
   return spec.rescale ? scale(b.graph, y, Math.SQRT1_2) : y;

@@ -22,10 +22,19 @@ export function upsample(graph: Graph, x: Activation): Activation {
 
 /** [N, C, H, W] to [N, C, floor(H / 2), floor(W / 2)], the mean of each 2 x 2 block. */
 export function downsample(graph: Graph, x: Activation): Activation {
-  const { h, w } = x.shape;
-  if (h < 2 || w < 2) throw new Error(`cannot average a ${h} x ${w} image down`);
-  return resample(graph, 'downsample', x, { ...x.shape, h: h >> 1, w: w >> 1 }, down(0.25), up(0.25));
+  return resample(graph, 'downsample', x, downsampled(x.shape), down(0.25), up(0.25));
 }
+
+/** The shape of what `downsample` makes. @throws Error if there is no whole block */
+export function downsampled(shape: Shape): Shape {
+  const { h, w } = shape;
+  if (h < 2 || w < 2) throw new Error(`cannot average a ${h} x ${w} image down`);
+  return { ...shape, h: h >> 1, w: w >> 1 };
+}
+
+/** The gradient of `downsample`, for a layer that averages on its own. @param shape of the larger image */
+export const downsampleGradient = (graph: Graph, dy: Activation, shape: Shape): Activation =>
+  resample(graph, 'downsample gradient', dy, shape, up(0.25), down(0.25));
 
 /** [N, C, H, W] to [N, C, height, width], bilinear with half-pixel centres. */
 export function bilinear(graph: Graph, x: Activation, height: number, width: number): Activation {

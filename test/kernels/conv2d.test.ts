@@ -1,10 +1,11 @@
 import { describe, expect, test } from 'vitest';
+import type { Evaluation } from '../../src/cli/verify/evaluate.ts';
 import * as conv2d from '../../src/layers/conv2d.ts';
 import { upsample } from '../../src/layers/resample.ts';
-import { Runtime } from '../../src/runtime/device.ts';
 import { schedule } from '../../src/runtime/schedule.ts';
 import { checkpointOf, expectClose, inner, run, size, testRuntime, values } from '../device.ts';
 import * as reference from '../reference/operations.ts';
+import { anyVariant, oneOfEachWay, toleranceOf, variantsFor } from './variants.ts';
 
 const runtime = await testRuntime();
 
@@ -109,31 +110,38 @@ describe('of an enlarged picture', () => {
   const expected = reference.conv2d(enlarge(x), large, weight, bias, 7, 3, 1);
   const upstream = values(expected.data.length, 5);
 
-  test('result and gradient are those of the picture that is never made', async () => {
-    let shaders: string[] = [];
-    // Tiles in registers are the kernel that reads an enlarged picture at half the size.
-    const registers = new Runtime(runtime.device, { tuning: 'off', variants: { conv2d: 'registers' } });
-    const found = await run(registers, weights, (e) => {
-      const input = e.input('x', small, x);
-      const added = upsample(e.graph, e.input('residual', { ...small, c: 7 }, residual));
-      const y = conv2d.forward(e, spec, 'op', upsample(e.graph, input), { residual: added });
-      e.output('y', y);
-      shaders = schedule(e.graph, [y]).calls.map(({ shader }) => shader.name);
-      e.gradient('dx', y, upstream, input);
-    });
-    registers.dispose();
-    expect(shaders).toEqual(['conv2d/forward']);
-    const added = enlarge(residual);
-    expectClose(
-      found['y']!,
-      expected.data.map((value, i) => value + added[i]!),
-    );
-    const full = reference.conv2dGradient(upstream, expected.shape, weight, large, 3, 1);
-    const collected = Float64Array.from({ length: x.length }, (_, i) => {
-      const [column, row, plane] = [i % 5, Math.floor(i / 5) % 3, Math.floor(i / 15)];
-      const at = plane * 60 + 2 * row * 10 + 2 * column;
-      return full[at]! + full[at + 1]! + full[at + 10]! + full[at + 11]!;
-    });
-    expectClose(found['dx']!, collected);
+  const target = anyVariant(runtime);
+  const names = variantsFor(target, { 'op.weight': [7, 6, 3, 3], 'op.bias': [7] }, (e) => {
+    conv2d.forward(e, spec, 'op', e.graph.input('x', large));
   });
+
+  test.each(oneOfEachWay(names))(
+    '%s: result and gradient are those of the picture that is never made',
+    async (name) => {
+      let shaders: string[] = [];
+      const build = (e: Evaluation) => {
+        const input = e.input('x', small, x);
+        const added = upsample(e.graph, e.input('residual', { ...small, c: 7 }, residual));
+        const y = conv2d.forward(e, spec, 'op', upsample(e.graph, input), { residual: added });
+        e.output('y', y);
+        shaders = schedule(e.graph, [y]).calls.map(({ shader }) => shader.name);
+        e.gradient('dx', y, upstream, input);
+      };
+      const found = await run(runtime, weights, build, { ...target, variants: { conv2d: name } });
+      expect(shaders.filter((shader) => !/^(conv2d|winograd|subgroup_matrix)\//.test(shader))).toEqual([]);
+      const added = enlarge(residual);
+      expectClose(
+        found['y']!,
+        expected.data.map((value, i) => value + added[i]!),
+        toleranceOf(name),
+      );
+      const full = reference.conv2dGradient(upstream, expected.shape, weight, large, 3, 1);
+      const collected = Float64Array.from({ length: x.length }, (_, i) => {
+        const [column, row, plane] = [i % 5, Math.floor(i / 5) % 3, Math.floor(i / 15)];
+        const at = plane * 60 + 2 * row * 10 + 2 * column;
+        return full[at]! + full[at + 1]! + full[at + 10]! + full[at + 11]!;
+      });
+      expectClose(found['dx']!, collected, toleranceOf(name));
+    },
+  );
 });

@@ -1,5 +1,8 @@
 import { afterAll, describe, expect, test } from 'vitest';
+import type { Evaluation } from '../../src/cli/verify/evaluate.ts';
+import { add, scale } from '../../src/layers/elementwise.ts';
 import * as groupNorm from '../../src/layers/group_norm.ts';
+import { downsample } from '../../src/layers/resample.ts';
 import { Runtime } from '../../src/runtime/device.ts';
 import { Graph, type Target } from '../../src/runtime/graph.ts';
 import { kernelSource } from '../../src/runtime/pipelines.ts';
@@ -176,4 +179,43 @@ test.each(WAYS)('%s: an embedding is read at its offset in a wider projection', 
     e.output('b', groupNorm.forward(e, spec, 'op', input, { tensor: own, offset: 0, mode: 'scale-shift' }));
   });
   expect([...found['a']!]).toEqual([...found['b']!]);
+});
+
+describe.each(WAYS)('%s, averaged down by two', (way) => {
+  const runtime = runtimes[way]!;
+  const channels = 10;
+  const spec = { channels, groups: 5, eps: 1e-5 };
+  const weights = checkpointOf({
+    'op.weight': { shape: [channels], data: values(channels, 2) },
+    'op.bias': { shape: [channels], data: values(channels, 3) },
+  });
+
+  test.each([
+    [6, 4, true],
+    [7, 5, true],
+    [2, 3, false],
+    [40, 37, true],
+  ])('%i x %i, SiLU %s: as the norm and two averages', async (h, w, silu) => {
+    const shape = { n: 2, c: channels, h, w };
+    const half = 2 * channels * (h >> 1) * (w >> 1);
+    let shaders: string[] = [];
+    const build = (together: boolean) => (e: Evaluation) => {
+      const input = e.input('x', shape, values(size(shape), 1));
+      const apart = () => ({
+        normed: downsample(e.graph, groupNorm.forward(e, { ...spec, silu }, 'op', input)),
+        straight: downsample(e.graph, input),
+      });
+      const { normed, straight } = together ? groupNorm.forwardDown(e, { ...spec, silu }, 'op', input) : apart();
+      e.output('normed', normed);
+      e.output('straight', straight);
+      shaders = schedule(e.graph, [normed, straight]).calls.map(({ shader }) => shader.name);
+      const both = add(e.graph, normed, scale(e.graph, straight, 0.5));
+      e.gradient('dx', both, values(half, 4), input);
+    };
+    const found = await run(runtime, weights, build(true));
+    expect(shaders.slice(-1)).toEqual(['group_norm/apply_down']);
+    expect(shaders).not.toContain('resample/block_sum');
+    const expected = await run(runtime, weights, build(false));
+    for (const [name, values] of Object.entries(expected)) expectClose(found[name]!, values, 2e-6);
+  });
 });

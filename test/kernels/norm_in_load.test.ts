@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import type { Evaluation } from '../../src/cli/verify/evaluate.ts';
 import * as conv2d from '../../src/layers/conv2d.ts';
 import * as groupNorm from '../../src/layers/group_norm.ts';
+import { upsample } from '../../src/layers/resample.ts';
 import { Graph, type Target } from '../../src/runtime/graph.ts';
 import type { Activation } from '../../src/runtime/resources.ts';
 import { schedule } from '../../src/runtime/schedule.ts';
@@ -22,18 +23,19 @@ const data = {
 };
 const norm = (silu: boolean) => ({ channels: 10, groups: 5, eps: 1e-5, silu });
 
-function layers(e: Pick<Evaluation, 'graph' | 'weights'>, x: Activation, silu: boolean) {
+function layers(e: Pick<Evaluation, 'graph' | 'weights'>, x: Activation, silu: boolean, enlarged = false) {
   const normed = groupNorm.forward(e, norm(silu), 'norm', x);
-  return { normed, y: conv2d.forward(e, { in: 10, out, kernel: 3, stride: 1 }, 'conv', normed) };
+  const read = enlarged ? upsample(e.graph, normed) : normed;
+  return { normed, y: conv2d.forward(e, { in: 10, out, kernel: 3, stride: 1 }, 'conv', read) };
 }
 
 /** A GPU, on which the ways are these. */
 const gpu = (variants: ForcedVariants): Target => ({ ...runtime.target, adapter: 'gpu', variants });
 
-const shadersOf = (target: Target, readNormed = false): string[] => {
+const shadersOf = (target: Target, readNormed = false, enlarged = false): string[] => {
   const graph = new Graph(target);
   const shapes = new Map(Object.entries(data).map(([name, { shape: s }]) => [name, s]));
-  const { normed, y } = layers({ graph, weights: new WeightShapes(shapes) }, graph.input('x', shape), true);
+  const { normed, y } = layers({ graph, weights: new WeightShapes(shapes) }, graph.input('x', shape), true, enlarged);
   return schedule(graph, readNormed ? [y, normed] : [y]).calls.map(({ shader }) => shader.name);
 };
 
@@ -61,6 +63,22 @@ describe.each(['winograd 2x2', 'winograd 4x4'])('%s', (way) => {
     const apart = await run(runtime, checkpointOf(data), build, gpu({ conv2d: 'registers', group_norm: 'segments' }));
     expectClose(found['y']!, expected.data);
     expectClose(found['dx']!, apart['dx']!, 5e-6);
+  });
+
+  test('of an enlarged map too: neither it nor the norm is made', async () => {
+    expect(shadersOf(fused, false, true)).toEqual(shadersOf(fused));
+    const results = async (target: Target) =>
+      run(
+        runtime,
+        checkpointOf(data),
+        (e) => {
+          const { y } = layers(e, e.input('x', shape, values(size(shape), 5)), true, true);
+          e.output('y', y);
+        },
+        target,
+      );
+    const apart = await results(gpu({ conv2d: 'registers', group_norm: 'segments' }));
+    expectClose((await results(fused))['y']!, apart['y']!, 2e-6);
   });
 
   test('no dispatch makes the norm, unless somebody else asks for it or it costs none', () => {
