@@ -148,7 +148,9 @@ export function concatPadded(graph: Graph, parts: readonly Activation[]): Concat
     Array.from({ length: quads(c) * 4 }, (_, i) => (i < c ? real++ : -1)),
   );
   const padded = map.lastIndexOf(real - 1) !== real - 1;
-  const y = graph.activation('concat', { ...first.shape, c: padded ? map.length : real });
+  const second = parts[1];
+  const origin = second && parts.length === 2 ? ({ kind: 'concat', parts: [first, second] } as const) : undefined;
+  const y = graph.activation('concat', { ...first.shape, c: padded ? map.length : real }, origin);
   const offsets: number[] = [];
   parts.reduce((offset, part) => {
     offsets.push(offset);

@@ -31,7 +31,7 @@ export interface Activation extends Tensor {
   readonly origin?: Origin;
 }
 
-export type Origin = Upsampled | Normalised;
+export type Origin = Upsampled | Normalised | Concatenated;
 
 /** Every pixel of `of` four times, in a block of two by two. */
 export interface Upsampled {
@@ -48,6 +48,12 @@ export interface Normalised {
   readonly silu: boolean;
   /** Whether the tensor is made by a dispatch of its own, which is spared if nobody asks for it. */
   separate(): boolean;
+}
+
+/** The channels of one tensor, and after them those of another: joined_reads.ts has kernels read these. */
+export interface Concatenated {
+  readonly kind: 'concat';
+  readonly parts: readonly [Activation, Activation];
 }
 
 /** What a kernel reads that can enlarge by itself: a tensor, and by how many halvings its sides are shorter. */

@@ -8,7 +8,8 @@
 
 import findNonfinite from '../../shaders/debug/find_nonfinite.wgsl';
 import { OptionError } from './errors.ts';
-import type { Graph, ListedOperation } from './graph.ts';
+import type { Graph } from './graph.ts';
+import { readingParts } from './joined_reads.ts';
 import { recompute } from './recompute.ts';
 import type { Tensor } from './resources.ts';
 import { type Grid, type KernelCall, kernelCall, lineGrid } from './shader.ts';
@@ -65,7 +66,7 @@ export function schedule(
   outputs: readonly Tensor[],
   { memoryBudget = Number.POSITIVE_INFINITY }: ScheduleOptions = {},
 ): Schedule {
-  const calls = needed(graph.operations, outputs);
+  const calls = needed(graph, outputs);
   const own = new Set<Tensor>(outputs);
   for (const call of calls) for (const tensor of tensorsOf(call)) if (graph.persistent.has(tensor)) own.add(tensor);
   const plain = placed(calls, own, graph.persistent);
@@ -249,13 +250,14 @@ function largestLiveSet(lives: readonly Life[], calls: number): number {
  * The calls that lead to `outputs` or change state. What a call reads is asked of the call, not of its operation: a kernel
  * may read what its input was made of, so that nobody needs the input itself.
  */
-function needed(operations: readonly ListedOperation[], outputs: readonly Tensor[]): ScheduledCall[] {
+function needed({ operations, target }: Graph, outputs: readonly Tensor[]): ScheduledCall[] {
   const wanted = new Set<Tensor>(outputs);
   const kept: ScheduledCall[] = [];
   for (const operation of [...operations].reverse()) {
     const state = (operation.updates?.length ?? 0) > 0;
     if (!state && !operation.outputs.some((t) => wanted.has(t))) continue;
-    for (const call of [...operation.lower()].reverse()) {
+    for (const lowered of [...operation.lower()].reverse()) {
+      const call = readingParts(lowered, target);
       if (!state && !writtenBy(call).some((t) => wanted.has(t))) continue;
       for (const tensor of tensorsOf(call)) wanted.add(tensor);
       const { name, layer, choice } = operation;

@@ -1,0 +1,116 @@
+/**
+ * @file Lets any kernel read a concatenation that is never made, from its two parts.
+ *
+ * A kernel finds quad q of pixel p of an activation at p * QUADS + q. So what it reads through a binding `x` can be taken from two
+ * bindings instead: `x[at]` is exchanged for a call of a function that says in which part the quad lies. No shader and no layer
+ * knows of it. It takes a division and a branch a load, for a tensor that is neither written nor read again: worth it on a GPU.
+ * A CPU adapter computes both sides of a branch, and copies the parts (docs/performance.md).
+ */
+import type { Target } from './graph.ts';
+import { type Activation, type Concatenated, quads, type Resource } from './resources.ts';
+import type { KernelCall, Shader } from './shader.ts';
+
+/** Storage bindings that every device allows a kernel (WebGPU's default limit). */
+const MAX_STORAGE_BINDINGS = 8;
+
+/** A call that reads the parts of its concatenations where it can, on adapters where that pays. */
+export function readingParts(call: KernelCall, { adapter }: Target): KernelCall {
+  if (adapter !== 'gpu') return call;
+  let result = call;
+  for (const [name, resource] of Object.entries(call.bind)) {
+    const parts = partsOf(resource);
+    if (!parts || !readsQuads(result.shader, name)) continue;
+    const [first, second] = parts;
+    const { whole, more } = sizesOf(name);
+    const moreQuads = quads(second.shape.c);
+    result = {
+      ...result,
+      shader: joined(result.shader, name),
+      bind: { ...result.bind, [name]: first, [moreOf(name)]: second },
+      sizes: { ...result.sizes, [whole]: quads(first.shape.c) + moreQuads, [more]: moreQuads },
+    };
+  }
+  return result;
+}
+
+/** The parts of a resource that is a concatenation. */
+function partsOf(resource: Resource): Concatenated['parts'] | null {
+  const { origin } = resource as Partial<Activation>;
+  return origin?.kind === 'concat' ? origin.parts : null;
+}
+
+/** Whether a binding is only read, quad by quad, and there is room for another one. */
+const readsQuads = ({ bindings, source }: Shader, name: string): boolean =>
+  bindings.filter(({ access }) => access !== 'uniform').length < MAX_STORAGE_BINDINGS &&
+  new RegExp(`var<storage,\\s*read>\\s*${name}\\s*:\\s*array<vec4f>`).test(source) &&
+  !new RegExp(`&${name}\\b`).test(source);
+
+const moreOf = (name: string): string => `${name}_more`;
+
+/** Sizes of the exchanged text: quads of a pixel in all, and of the second part. */
+const sizesOf = (name: string) => ({
+  whole: `${name.toUpperCase()}_WHOLE_QUADS`,
+  more: `${name.toUpperCase()}_MORE_QUADS`,
+});
+
+const made = new WeakMap<Shader, Map<string, Shader>>();
+
+/** The shader with reads of binding `name` exchanged: the same one each time, and by another name than the plain one's. */
+export function joined(shader: Shader, name: string): Shader {
+  const known = made.get(shader) ?? new Map<string, Shader>();
+  made.set(shader, known);
+  const before = known.get(name);
+  if (before) return before;
+  const { whole, more } = sizesOf(name);
+  const index = shader.bindings.length;
+  const result: Shader = {
+    ...shader,
+    name: `${shader.name} (${name} in two parts)`,
+    source: `${callsForReads(shader.source, name)}
+override ${whole}: u32;
+override ${more}: u32;
+@group(0) @binding(${index}) var<storage, read> ${moreOf(name)}: array<vec4f>;
+
+fn ${readerOf(name)}(at: u32) -> vec4f {
+  let pixel = at / ${whole};
+  let quad = at - pixel * ${whole};
+  let own = ${whole} - ${more};
+  if (quad < own) {
+    return ${name}[pixel * own + quad];
+  }
+  return ${moreOf(name)}[pixel * ${more} + quad - own];
+}
+`,
+    bindings: [...shader.bindings, { name: moreOf(name), index, access: 'read' }],
+    sizes: { ...shader.sizes, [whole]: 'u32', [more]: 'u32' },
+  };
+  known.set(name, result);
+  return result;
+}
+
+const readerOf = (name: string): string => `quad_of_${name}`;
+
+/** `x[i]` becomes `quad_of_x(i)`, whatever brackets i holds. */
+function callsForReads(source: string, name: string): string {
+  const read = new RegExp(`(?<![.\\w])${name}\\[`, 'g');
+  let text = '';
+  let from = 0;
+  for (let found = read.exec(source); found; found = read.exec(source)) {
+    const inner = found.index + found[0].length;
+    const end = closing(source, inner);
+    text += `${source.slice(from, found.index)}${readerOf(name)}(${callsForReads(source.slice(inner, end), name)})`;
+    from = end + 1;
+    read.lastIndex = from;
+  }
+  return text + source.slice(from);
+}
+
+/** Where the bracket that is open at `from` closes. */
+function closing(source: string, from: number): number {
+  let depth = 1;
+  for (let at = from; at < source.length; at++) {
+    if (source[at] === '[') depth++;
+    else if (source[at] === ']' && --depth === 0) return at;
+  }
+  throw new Error('a bracket of a shader is never closed');
+}
