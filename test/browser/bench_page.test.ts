@@ -3,7 +3,7 @@ import type { Page } from 'puppeteer';
 import { afterAll, expect, test } from 'vitest';
 import { parseResult } from '../../bench/results.ts';
 import { launchForTests, serve } from './browser.ts';
-import { openPage, phaseIs, savedBy, settled, shoot, textOf } from './pages.ts';
+import { openPage, phaseIs, prefer, savedBy, settled, shoot, textOf } from './pages.ts';
 import { SITE } from './site.ts';
 
 const browser = await launchForTests();
@@ -102,16 +102,17 @@ here('pictures of the page, to be looked at', async () => {
     [1280, 800],
     [390, 844],
   ] as const) {
+    const { page, close } = await openPage(browser!, address, { width, height });
+    await phaseIs(page, 'ready');
+    await click(page, '#run');
+    await phaseIs(page, 'done');
     for (const theme of ['light', 'dark'] as const) {
-      const { page, close } = await openPage(browser!, address, { width, height, theme });
-      await phaseIs(page, 'ready');
-      await click(page, '#run');
-      await phaseIs(page, 'done');
+      await prefer(page, theme);
       await shoot(page, `bench-${width}-${theme}`);
       const [inner, outer] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
       expect(inner, 'nothing is wider than the screen').toBeLessThanOrEqual(outer!);
-      await close();
     }
+    await close();
   }
 });
 

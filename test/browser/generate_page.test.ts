@@ -6,7 +6,18 @@ import { afterAll, expect, test } from 'vitest';
 import { writeSafetensors } from '../../src/checkpoints/safetensors.ts';
 import { CLASSIFIER_FILE, UNET_FILE } from '../models.ts';
 import { launchForTests, serve } from './browser.ts';
-import { dropFiles, gridPixels, openPage, phaseIs, runAfter, savedBy, settled, shoot, textOf } from './pages.ts';
+import {
+  dropFiles,
+  gridPixels,
+  openPage,
+  phaseIs,
+  prefer,
+  runAfter,
+  savedBy,
+  settled,
+  shoot,
+  textOf,
+} from './pages.ts';
 import { SITE, siteFiles } from './site.ts';
 
 const browser = await launchForTests();
@@ -277,14 +288,14 @@ here('a checkpoint is used, or refused with the reason', async () => {
 });
 
 here('a lost device is told, the images stay, and Generate goes on with a new one', async () => {
-  const { page, close } = await openPage(browser!, `${address}?class=shirt&count=1&steps=12&seed=7`, { losable: true });
+  const { page, close } = await openPage(browser!, `${address}?class=shirt&count=1&steps=8&seed=7`, { losable: true });
   await page.waitForFunction(() => /step [3-9]/.test(document.getElementById('what')!.textContent ?? ''), {
     polling: 20,
   });
   await page.evaluate(() => window.loseDevice!());
   await phaseIs(page, 'error');
   await settled(page);
-  expect(await textOf(page, '#notices [role="alert"]')).toMatch(/device was lost \(pulled out\).*as of step \d+ of 12/);
+  expect(await textOf(page, '#notices [role="alert"]')).toMatch(/device was lost \(pulled out\).*as of step \d+ of 8/);
   const kept = await gridPixels(page);
   expect(Math.max(...kept)).toBeGreaterThan(60);
   await runAfter(page, () => click(page, '#rail [data-go]'));
@@ -294,13 +305,13 @@ here('a lost device is told, the images stay, and Generate goes on with a new on
 });
 
 here('a strip that is asked for while sampling comes first, then the images go on', async () => {
-  const { page, close } = await openPage(browser!, `${address}?class=bag&count=1&steps=20&seed=7`);
-  await page.waitForFunction(() => /step [2-6]\b/.test(document.getElementById('what')!.textContent ?? ''), {
+  const { page, close } = await openPage(browser!, `${address}?class=bag&count=1&steps=9&seed=7`);
+  await page.waitForFunction(() => /step [2-4]\b/.test(document.getElementById('what')!.textContent ?? ''), {
     polling: 20,
   });
   await runAfter(page, () => click(page, '#strip-run'));
   expect(await textOf(page, '#strip')).not.toContain('–');
-  expect(await textOf(page, '#what')).toContain('20 steps');
+  expect(await textOf(page, '#what')).toContain('9 steps');
   await close();
 });
 
@@ -329,12 +340,21 @@ here('pictures of the page, to be looked at', async () => {
     [1280, 800],
     [390, 844],
   ] as const) {
+    const { page, close } = await openPage(browser!, `${address}?count=5&steps=5&seed=7`, { width, height });
+    await phaseIs(page, 'done');
     for (const theme of ['light', 'dark'] as const) {
-      const { page, close } = await openPage(browser!, `${address}?count=5&steps=5&seed=7`, { width, height, theme });
-      await phaseIs(page, 'done');
+      await prefer(page, theme);
       await shoot(page, `generate-${width}-${theme}`);
       const [inner, outer] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
       expect(inner, 'nothing is wider than the screen').toBeLessThanOrEqual(outer!);
+      const gaps = await page.$$eval('#tiles li', (places) =>
+        places.map((place) => {
+          const [own, image, caption] = ['.tile', '.pic', '.cap'].map((part) => place.querySelector(part)!);
+          const bottom = own!.getBoundingClientRect().bottom - caption!.getBoundingClientRect().bottom;
+          return [place.clientWidth - image!.clientWidth, bottom];
+        }),
+      );
+      expect(gaps, 'images as wide as their columns, captions whole').toEqual(Array(5).fill([0, 0]));
       if (width < 500) {
         await click(page, '#sheet-button');
         expect(await page.evaluate(() => document.activeElement?.id)).toBe('model');
@@ -344,7 +364,7 @@ here('pictures of the page, to be looked at', async () => {
         expect(await page.$eval('body', (body) => body.className)).not.toContain('sheet-open');
       }
       await shoot(page, `generate-${width}-${theme}-whole`, true);
-      await close();
     }
+    await close();
   }
 });

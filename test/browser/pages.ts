@@ -70,10 +70,7 @@ export async function openPage(
       };
     });
   }
-  await page.emulateMediaFeatures([
-    { name: 'prefers-color-scheme', value: theme },
-    { name: 'prefers-reduced-motion', value: reducedMotion ? 'reduce' : 'no-preference' },
-  ]);
+  await prefer(page, theme, reducedMotion);
   const phone = width < 500;
   await page.setViewport({ width, height, isMobile: phone, hasTouch: phone });
   page.setDefaultTimeout(100_000);
@@ -87,6 +84,13 @@ export async function openPage(
     },
   };
 }
+
+/** What the visitor prefers; an open page follows it. */
+export const prefer = (page: Page, theme: 'light' | 'dark', reducedMotion = false): Promise<void> =>
+  page.emulateMediaFeatures([
+    { name: 'prefers-color-scheme', value: theme },
+    { name: 'prefers-reduced-motion', value: reducedMotion ? 'reduce' : 'no-preference' },
+  ]);
 
 export const phaseIs = (page: Page, phase: string): Promise<unknown> =>
   page.waitForFunction((wanted) => document.body.dataset['phase'] === wanted, { polling: 50 }, phase);
