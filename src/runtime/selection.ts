@@ -110,36 +110,67 @@ export function leastVisit(
   compilation: (key: string) => number,
   steps: number,
 ): ReadonlyMap<string, string> {
-  type Taken = readonly Option[];
-  const pipelines = new Set(demands.flatMap(({ options }) => options.flatMap((option) => option.pipelines)));
+  // What is taken is kept as the number of each shape's option, and pipelines as numbers too: this runs before a first picture.
+  type Taken = readonly number[];
+  const keys = [...new Set(demands.flatMap(({ options }) => options.flatMap(({ pipelines }) => pipelines)))];
+  const numbers = new Map(keys.map((key, i) => [key, i]));
+  const compiling = keys.map(compilation);
+  const shapes = demands.map(({ count, options }) =>
+    options.map(({ ms, pipelines }) => ({
+      running: steps * count * ms,
+      pipelines: pipelines.map((key) => numbers.get(key)!),
+    })),
+  );
+  const counted = new Uint32Array(keys.length); // in which visit each pipeline was counted last
+  let visits = 0;
   const visit = (taken: Taken): number => {
-    const running = taken.reduce((sum, { ms }, i) => sum + steps * demands[i]!.count * ms, 0);
-    const needed = new Set(taken.flatMap((option) => option.pipelines));
-    return [...needed].reduce((sum, key) => sum + compilation(key), running);
+    visits++;
+    let ms = 0;
+    for (let i = 0; i < shapes.length; i++) {
+      const { running, pipelines } = shapes[i]![taken[i]!]!;
+      ms += running;
+      for (const pipeline of pipelines) {
+        if (counted[pipeline] === visits) continue;
+        counted[pipeline] = visits;
+        ms += compiling[pipeline]!;
+      }
+    }
+    return ms;
+  };
+  const changed = (taken: Taken, i: number, option: number): Taken => taken.map((old, k) => (k === i ? option : old));
+  const without = (taken: Taken, pipeline: number): Taken =>
+    shapes.reduce((made: Taken, options, i) => {
+      if (!options[made[i]!]!.pipelines.includes(pipeline)) return made;
+      const rest = options.flatMap(({ pipelines }, k) => (pipelines.includes(pipeline) ? [] : [changed(made, i, k)]));
+      return rest.length === 0 ? made : least(rest);
+    }, taken);
+  const wherever = (taken: Taken, pipeline: number): Taken =>
+    taken.map((old, i) => fastestOf(i, ({ pipelines }) => pipelines.includes(pipeline)) ?? old);
+  const fastestOf = (
+    i: number,
+    fits: (option: { readonly pipelines: readonly number[] }) => boolean,
+  ): number | null => {
+    const options = shapes[i]!;
+    return options.reduce<number | null>(
+      (best, option, k) => (fits(option) && (best === null || option.running < options[best]!.running) ? k : best),
+      null,
+    );
   };
   const least = (ways: readonly Taken[]): Taken =>
     ways.map((taken) => ({ taken, ms: visit(taken) })).reduce((a, b) => (b.ms < a.ms ? b : a)).taken;
-  const changed = (taken: Taken, i: number, option: Option): Taken => taken.map((old, k) => (k === i ? option : old));
-  const without = (taken: Taken, pipeline: string): Taken =>
-    demands.reduce((made: Taken, { options }, i) => {
-      const rest = options.filter((option) => !option.pipelines.includes(pipeline));
-      if (!made[i]!.pipelines.includes(pipeline) || rest.length === 0) return made;
-      return least(rest.map((option) => changed(made, i, option)));
-    }, taken);
-  const wherever = (taken: Taken, pipeline: string): Taken =>
-    taken.map((old, i) => {
-      const ways = demands[i]!.options.filter((option) => option.pipelines.includes(pipeline));
-      return ways.length > 0 ? fastest(ways) : old;
-    });
 
-  let taken: Taken = demands.map(({ options }) => fastest(options));
+  let taken: Taken = shapes.map((_, i) => fastestOf(i, () => true)!);
   for (;;) {
     let next = taken;
-    for (const key of pipelines) next = least([next, without(next, key), wherever(next, key)]);
-    demands.forEach(({ options }, i) => {
-      next = least([next, ...options.map((option) => changed(next, i, option))]);
+    for (let pipeline = 0; pipeline < keys.length; pipeline++) {
+      next = least([next, without(next, pipeline), wherever(next, pipeline)]);
+    }
+    shapes.forEach((options, i) => {
+      next = least([next, ...options.map((_, k) => changed(next, i, k))]);
     });
-    if (!(visit(next) < visit(taken))) return new Map(demands.map(({ key }, i) => [key, taken[i]!.name]));
+    if (!(visit(next) < visit(taken))) {
+      return new Map(demands.map(({ key, options }, i) => [key, options[taken[i]!]!.name]));
+    }
     taken = next;
   }
 }

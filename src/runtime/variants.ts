@@ -119,7 +119,12 @@ export function variantsOf<Call>(graph: Graph, family: Family<Call>, call: Call)
   // With more variants to be measured, it is another comparison.
   const shape: CallShape = { form: target.accuracy === 'reduced' ? `${form} reduced` : form, sizes };
   const forced = target.variants?.[kind];
-  const candidates = () => candidatesOf(graph, family, call);
+  // They depend on the target and the call alone, and are asked for again and again.
+  let known: readonly Candidate[] | null = null;
+  const candidates = () => {
+    known ??= candidatesOf(graph, family, call);
+    return known;
+  };
   const chosen = () => {
     const list = candidates();
     const selected = graph.selected.get(choiceKey(choice, list));

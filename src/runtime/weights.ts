@@ -266,6 +266,20 @@ export class Weights extends WeightShapes {
     super(new Map([...tensors].map(([name, tensor]) => [name, tensor.shape])), formatOf);
     this.#runtime = runtime;
     this.#source = source instanceof Map ? tensorsInMemory(source) : (source as TensorSource);
+    this.#askForKernels(tensors, formatOf);
+  }
+
+  /** What nearly every plan packs matrices with compiles while the first plan is being made. */
+  #askForKernels(tensors: ReadonlyMap<string, TensorInfo>, formatOf: (names: readonly string[]) => MatrixFormat): void {
+    const { pipelines, target } = this.#runtime;
+    const matrices = [...tensors].filter(([, { shape }]) => shape.length > 1);
+    if (matrices.length === 0) return;
+    const [name, { dtype }] = matrices[0]!;
+    const size = { outs: 1, ins: 1, taps: 1, transpose: false, flip: false };
+    const calls = [packingCall(dtype, formatOf([name]), size, {})];
+    if (target.adapter === 'cpu' && matrices.some(([, { shape }]) => shape[2] === 3))
+      calls.push(transformCall(4, 1, 1));
+    for (const call of calls) pipelines.get(call).catch(() => {}); // waited for where they are run
   }
 
   /** Bytes of packed parameters on the device. */
@@ -392,7 +406,7 @@ export class Weights extends WeightShapes {
   async #packMatrix(weights: PackedWeights, place: Binding, uploads: Uploads): Promise<void> {
     const packing = weights.packing;
     if (packing.layout !== 'matrix') return;
-    const map = (channels: ChannelMap | null) => channels && uploads.add('channel map', bytesOf(channels));
+    const map = (channels: ChannelMap | null) => channels && uploads.add('channel map', bytesOf(wholeQuads(channels)));
     const outMap = map(packing.transpose ? packing.inMap : packing.outMap);
     const inMap = map(packing.transpose ? packing.outMap : packing.inMap);
 
@@ -413,41 +427,28 @@ export class Weights extends WeightShapes {
         : uploads.add(name, bytesOf(Float32Array.from(await this.#numbers(name))));
       const factors = tensor.scale === undefined ? null : await this.#scales(tensor);
       const scales = factors && !int8 ? uploads.add(tensor.scale!, bytesOf(factors)) : null;
-      const [rows, columns] = tensor.shape as [number, number];
-      const outs = packing.names.length > 1 ? rows : packing.outs;
-      const blocks = quads(outs) * packing.taps * quads(packing.ins);
-      const rowStride = columns * packing.taps;
-      const call = kernelCall(packMatrix, {
-        bind: { raw: null, out_map: null, in_map: null, scales: null, blocks: null },
-        sizes: {
-          OUTS: outs,
-          INS: packing.ins,
-          TAPS: packing.taps,
-          OUT_STRIDE: packing.transpose ? packing.taps : rowStride,
-          IN_STRIDE: packing.transpose ? rowStride : packing.taps,
-          ROW: rowStride,
-          FIRST: head + unit * quadsBefore * packing.taps * quads(packing.ins),
-        },
-        switches: {
-          FORMAT: direct ? FORMATS[tensor.dtype]! : FORMATS['F32']!,
-          STORE: STORE[packing.format],
-          FLIP: packing.flip,
-          OUT_MAPPED: outMap !== null,
-          IN_MAPPED: inMap !== null,
-        },
-        grid: lineGrid(blocks, 64),
-        cost: { flops: 0, bytes: blocks * 128 },
-      });
+      const outs = packing.names.length > 1 ? tensor.shape[0]! : packing.outs;
+      const call = packingCall(
+        direct ? tensor.dtype : 'F32',
+        packing.format,
+        { ...packing, outs },
+        { columns: tensor.shape[1]!, first: head + unit * quadsBefore * taps * quads(ins), outMap, inMap },
+      );
       uploads.pack(call, { raw, out_map: outMap, in_map: inMap, scales, blocks: plain });
       if (int8) this.#writeScales(packing, factors!, place, quadsBefore);
       quadsBefore += quads(outs);
     }
-    const channels = { OUT_QUADS: quads(allOuts), IN_QUADS: quads(ins) };
     if (fragments) {
       const { outMatrices, inMatrices } = matricesOf(fragments, allOuts, ins);
       const cut = kernelCall(packFragments, {
         bind: { blocks: null, fragments: null },
-        sizes: { ...channels, TAPS: taps, OUT_MATRICES: outMatrices, IN_MATRICES: inMatrices },
+        sizes: {
+          OUT_QUADS: quads(allOuts),
+          IN_QUADS: quads(ins),
+          TAPS: taps,
+          OUT_MATRICES: outMatrices,
+          IN_MATRICES: inMatrices,
+        },
         tiles: { N: fragments.n, K: fragments.k },
         grid: lineGrid((outMatrices * taps * inMatrices * fragments.n * fragments.k) / 4, 64),
         cost: { flops: 0, bytes: plain.size + place.size },
@@ -455,13 +456,7 @@ export class Weights extends WeightShapes {
       uploads.pack(cut, { blocks: plain, fragments: place });
     }
     if (winograd !== 0) {
-      const transform = kernelCall(winogradKernels, {
-        bind: { blocks: null, transformed: null },
-        sizes: { ...channels, TILE: winograd },
-        grid: lineGrid((winograd + 2) * channels.OUT_QUADS * channels.IN_QUADS, 64),
-        cost: { flops: 0, bytes: plain.size + place.size },
-      });
-      uploads.pack(transform, { blocks: plain, transformed: place });
+      uploads.pack(transformCall(winograd, quads(allOuts), quads(ins)), { blocks: plain, transformed: place });
     }
   }
 
@@ -494,6 +489,63 @@ export class Weights extends WeightShapes {
     this.#packed.clear();
     this.#bytes = 0;
   }
+}
+
+/**
+ * The call that packs one tensor.
+ *
+ * @param columns the stored matrix's, taps not counted
+ * @param first where its blocks begin among those of the stack, in vec4u
+ */
+function packingCall(
+  dtype: string,
+  format: MatrixFormat,
+  { outs, ins, taps, transpose, flip }: Pick<MatrixPacking, 'outs' | 'ins' | 'taps' | 'transpose' | 'flip'>,
+  {
+    columns = ins,
+    first = 0,
+    outMap = null,
+    inMap = null,
+  }: { columns?: number; first?: number; outMap?: Binding | null; inMap?: Binding | null },
+): KernelCall {
+  const row = columns * taps;
+  const blocks = quads(outs) * taps * quads(ins);
+  return kernelCall(packMatrix, {
+    bind: { raw: null, out_map: null, in_map: null, scales: null, blocks: null },
+    sizes: {
+      OUTS: outs,
+      INS: ins,
+      TAPS: taps,
+      OUT_STRIDE: transpose ? taps : row,
+      IN_STRIDE: transpose ? row : taps,
+      ROW: row,
+      FIRST: first,
+      FLIP: Number(flip),
+      OUT_MAPPED: Number(outMap !== null),
+      IN_MAPPED: Number(inMap !== null),
+    },
+    switches: { FORMAT: FORMATS[dtype] ?? FORMATS['F32']!, STORE: STORE[format] },
+    grid: lineGrid(blocks * BLOCK_VECTORS[format], 64),
+    cost: { flops: 0, bytes: blocks * 128 },
+  });
+}
+
+/** The call that transforms packed 3 x 3 kernels for Winograd's convolution. */
+function transformCall(tile: WinogradTile, outQuads: number, inQuads: number): KernelCall {
+  const points = (tile + 2) ** 2;
+  return kernelCall(winogradKernels, {
+    bind: { blocks: null, transformed: null },
+    sizes: { TILE: tile, OUT_QUADS: outQuads, IN_QUADS: inQuads },
+    grid: lineGrid(4 * outQuads * inQuads, 64),
+    cost: { flops: 0, bytes: 64 * (9 + points) * outQuads * inQuads },
+  });
+}
+
+/** A channel map with -1 for what its last quad has too many. */
+function wholeQuads(map: ChannelMap): Int32Array {
+  const padded = new Int32Array(4 * quads(map.length)).fill(-1);
+  padded.set(map);
+  return padded;
 }
 
 const bytesOf = (view: ArrayBufferView): Uint8Array => new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
