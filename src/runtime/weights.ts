@@ -266,20 +266,6 @@ export class Weights extends WeightShapes {
     super(new Map([...tensors].map(([name, tensor]) => [name, tensor.shape])), formatOf);
     this.#runtime = runtime;
     this.#source = source instanceof Map ? tensorsInMemory(source) : (source as TensorSource);
-    this.#askForKernels(tensors, formatOf);
-  }
-
-  /** What nearly every plan packs matrices with compiles while the first plan is being made. */
-  #askForKernels(tensors: ReadonlyMap<string, TensorInfo>, formatOf: (names: readonly string[]) => MatrixFormat): void {
-    const { pipelines, target } = this.#runtime;
-    const matrices = [...tensors].filter(([, { shape }]) => shape.length > 1);
-    if (matrices.length === 0) return;
-    const [name, { dtype }] = matrices[0]!;
-    const size = { outs: 1, ins: 1, taps: 1, transpose: false, flip: false };
-    const calls = [packingCall(dtype, formatOf([name]), size, {})];
-    if (target.adapter === 'cpu' && matrices.some(([, { shape }]) => shape[2] === 3))
-      calls.push(transformCall(4, 1, 1));
-    for (const call of calls) pipelines.get(call).catch(() => {}); // waited for where they are run
   }
 
   /** Bytes of packed parameters on the device. */
@@ -501,12 +487,7 @@ function packingCall(
   dtype: string,
   format: MatrixFormat,
   { outs, ins, taps, transpose, flip }: Pick<MatrixPacking, 'outs' | 'ins' | 'taps' | 'transpose' | 'flip'>,
-  {
-    columns = ins,
-    first = 0,
-    outMap = null,
-    inMap = null,
-  }: { columns?: number; first?: number; outMap?: Binding | null; inMap?: Binding | null },
+  { columns, first, outMap, inMap }: { columns: number; first: number; outMap: Binding | null; inMap: Binding | null },
 ): KernelCall {
   const row = columns * taps;
   const blocks = quads(outs) * taps * quads(ins);
