@@ -3,8 +3,8 @@
  *
  * A kernel finds quad q of pixel p of an activation at p * QUADS + q. So what it reads through a binding `x` can be taken from two
  * bindings instead: `x[at]` is exchanged for a call of a function that says in which part the quad lies. No shader and no layer
- * knows of it. It takes a division and a branch a load, for a tensor that is neither written nor read again: worth it on a GPU.
- * A CPU adapter computes both sides of a branch, and copies the parts (docs/performance.md).
+ * knows of it. It takes a division and a branch a load, for a tensor that is neither written nor read again: what a GPU should gain by
+ * (counted, not timed there). A CPU adapter computes both sides of a branch, and copies the parts (docs/performance.md).
  */
 import type { Target } from './graph.ts';
 import { type Activation, type Concatenated, quads, type Resource } from './resources.ts';
@@ -55,7 +55,7 @@ const sizesOf = (name: string) => ({
 
 const made = new WeakMap<Shader, Map<string, Shader>>();
 
-/** The shader with reads of binding `name` exchanged: the same one each time, and by another name than the plain one's. */
+/** The shader with reads of binding `name` exchanged: the same one each time, and by another name than the plain one's: the file's, a space, the change. */
 export function joined(shader: Shader, name: string): Shader {
   const known = made.get(shader) ?? new Map<string, Shader>();
   made.set(shader, known);

@@ -143,7 +143,9 @@ export class Pipelines {
       const info = await module.getCompilationInfo();
       const messages = info.messages.map((m) => `line ${m.lineNum}: ${m.message}`).join('; ');
       const reason = messages || (error instanceof Error ? error.message : String(error));
-      throw new DeviceError('validation', `shaders/${shader.name}.wgsl does not compile on this device: ${reason}`);
+      const [file, ...changes] = shader.name.split(' ');
+      const where = [`shaders/${file}.wgsl`, ...changes].join(' ');
+      throw new DeviceError('validation', `${where} does not compile on this device: ${reason}`);
     }
   }
 
