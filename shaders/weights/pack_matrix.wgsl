@@ -57,12 +57,11 @@ fn entry(source_out: i32, first: u32, there: bool) -> f32 {
 
 // Four output channels of one input channel.
 fn column(source_outs: vec4i, in_channel: u32, tap: u32) -> vec4f {
-  let within = INS > in_channel;
   var source_in = i32(in_channel);
   if (IN_MAPPED == 1u) {
     source_in = in_map[min(in_channel, INS - 1u)];
   }
-  let there = within && source_in >= 0;
+  let there = INS > in_channel && source_in >= 0;
   let first = u32(source_in) * IN_STRIDE + tap;
   return vec4f(
     entry(source_outs.x, first, there),
@@ -76,16 +75,16 @@ fn column(source_outs: vec4i, in_channel: u32, tap: u32) -> vec4f {
 fn main(@builtin(global_invocation_id) id: vec3u, @builtin(num_workgroups) groups: vec3u) {
   let index = id.x + id.y * groups.x * 64u;
   let columns = select(select(1u, 2u, STORE == 1u), 4u, STORE == 2u); // of an invocation
-  let number = index / (4u / columns);
+  let block_index = index / (4u / columns);
   let in_quads = (INS + 3u) / 4u;
   let out_quads = (OUTS + 3u) / 4u;
-  if (number >= out_quads * TAPS * in_quads) {
+  if (block_index >= out_quads * TAPS * in_quads) {
     return;
   }
-  let in_channel = number % in_quads * 4u + index % (4u / columns) * columns;
-  let tap = number / in_quads % TAPS;
+  let in_channel = block_index % in_quads * 4u + index % (4u / columns) * columns;
+  let tap = block_index / in_quads % TAPS;
   let source_tap = select(tap, TAPS - 1u - tap, FLIP == 1u);
-  let out_quad = number / (in_quads * TAPS);
+  let out_quad = block_index / (in_quads * TAPS);
   let outs = vec4i(i32(out_quad * 4u)) + vec4i(0, 1, 2, 3);
   var source_outs = select(vec4i(-1), outs, vec4i(i32(OUTS)) > outs);
   if (OUT_MAPPED == 1u) {

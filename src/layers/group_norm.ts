@@ -76,7 +76,7 @@ export function forward(
   x: Activation,
   embedding: Embedding | null = null,
 ): Activation {
-  return append(b, spec, name, x, embedding, false).y;
+  return appendNorm(b, spec, name, x, embedding, false).y;
 }
 
 /**
@@ -90,7 +90,7 @@ export function forwardDown(
   name: string,
   x: Activation,
 ): { readonly normed: Activation; readonly straight: Activation } {
-  const call = append(b, spec, name, x, null, true);
+  const call = appendNorm(b, spec, name, x, null, true);
   const shape = downsampled(x.shape);
   const normed = b.graph.activation(`${name} downsample`, shape);
   const straight = b.graph.activation('downsample', shape);
@@ -105,7 +105,7 @@ export function forwardDown(
   return { normed, straight };
 }
 
-function append(
+function appendNorm(
   b: Builder,
   spec: GroupNorm,
   name: string,

@@ -21,6 +21,7 @@ import {
   type GroupNormGradientCall,
   type GroupNormWay,
 } from './group_norm_call.ts';
+import { perQuad, sizes } from './resample.ts';
 
 /** Pixels that the moments kernel holds in registers; its RUN. */
 const RUN = 8;
@@ -90,19 +91,10 @@ export function apply(graph: Graph, call: GroupNormCall): KernelCall {
  * @param y [N, C, floor(H / 2), floor(W / 2)], as `xMean`
  */
 export function applyDown({ silu, x, coefficients }: GroupNormCall, y: Activation, xMean: Activation): KernelCall {
-  const { h, w } = x.shape;
-  const out = y.shape;
   return kernelCall(applyDownShader, {
+    ...perQuad(x, y),
     bind: { x, coefficients, y, x_mean: xMean },
-    sizes: {
-      HEIGHT: h,
-      WIDTH: w,
-      OUT_HEIGHT: out.h,
-      OUT_WIDTH: out.w,
-      CHANNEL_QUADS: quads(out.c),
-      SILU: Number(silu),
-    },
-    grid: [Math.ceil((out.w * quads(out.c)) / 64), out.h, out.n],
+    sizes: { ...sizes(x.shape, y.shape), SILU: Number(silu) },
     cost: { flops: (silu ? 10 : 4) * (x.bytes / 4), bytes: x.bytes + 2 * y.bytes },
   });
 }

@@ -22,6 +22,10 @@ export const spansOf = (call: GroupNormCall): number => Math.ceil(quads(call.x.s
 /** Quads of x in a span. */
 export const spanReads = (call: GroupNormCall): number => spanQuads(call) * call.x.shape.h * call.x.shape.w;
 
+/** Whether the first kernel makes the result too. */
+export const makesResult = (call: GroupNormCall, smallSpanReads: number): boolean =>
+  spanReads(call) <= smallSpanReads && !call.averaged;
+
 interface WholeGroups extends Pick<GroupNormWay, 'name' | 'note' | 'fits' | 'cost'> {
   /** Shaders of the same bindings and sizes as these. */
   readonly statistics: typeof spansShader;
@@ -33,8 +37,8 @@ interface WholeGroups extends Pick<GroupNormWay, 'name' | 'note' | 'fits' | 'cos
   grid(call: GroupNormCall): Grid;
   /** Whether the kernels add by subgroup operations. */
   readonly subgroups?: boolean;
-  /** Whether the first kernel makes the result too. */
-  isSmall(call: GroupNormCall): boolean;
+  /** With at most so many reads a span, the first kernel makes the result too, if it is wanted. */
+  readonly smallSpanReads: number;
 }
 
 const sizesOf = (call: GroupNormCall) => {
@@ -49,7 +53,7 @@ export const wholeGroups = ({
   keepsUpstream,
   grid,
   subgroups = false,
-  isSmall,
+  smallSpanReads,
   ...way
 }: WholeGroups): GroupNormWay => ({
   ...way,
@@ -57,7 +61,7 @@ export const wholeGroups = ({
 
   forward(graph, call) {
     const { silu, eps, x, y, gamma, beta, embedding, coefficients } = call;
-    const small = isSmall(call) && !call.averaged;
+    const small = makesResult(call, smallSpanReads);
     const first = kernelCall(statistics, {
       bind: { x, gamma, beta, embedding: embedding?.tensor ?? null, coefficients, y: small ? y : null },
       sizes: {
@@ -78,7 +82,7 @@ export const wholeGroups = ({
 
   backward(graph, call) {
     const { silu, name, x, coefficients, dy, dx, residual } = call;
-    const small = isSmall(call);
+    const small = spanReads(call) <= smallSpanReads;
     const terms = graph.array(`${name} gradient terms`, x.shape.n * 2 * quads(x.shape.c) * 4);
     const first = kernelCall(gradientSums, {
       bind: { dy, x, coefficients, residual: small ? residual : null, terms, dx: small || keepsUpstream ? dx : null },

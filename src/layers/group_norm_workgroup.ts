@@ -6,9 +6,9 @@ import workgroupShader from '../../shaders/group_norm/workgroup.wgsl';
 import workgroupBackward from '../../shaders/group_norm/workgroup_backward.wgsl';
 import { hasFeature } from '../runtime/graph.ts';
 import { barriersOf } from '../runtime/workgroup_sums.ts';
-import { COSTS, type GroupNormCall, type GroupNormWay } from './group_norm_call.ts';
+import { COSTS, type GroupNormWay } from './group_norm_call.ts';
 import { applyCost } from './group_norm_segments.ts';
-import { spanQuads, spanReads, spansOf, wholeGroups } from './group_norm_whole_groups.ts';
+import { makesResult, spanQuads, spansOf, wholeGroups } from './group_norm_whole_groups.ts';
 
 /** THREADS and MAX_SPAN of the shaders. */
 const THREADS = 128;
@@ -16,8 +16,6 @@ const MAX_SPAN = 16;
 
 /** With so few quads a workgroup, making the result there takes less time than one more dispatch. */
 const SMALL_SPAN_READS = 4096;
-
-const isSmall = (call: GroupNormCall): boolean => spanReads(call) <= SMALL_SPAN_READS;
 
 export const workgroup = way(false);
 export const subgroups = way(true);
@@ -32,7 +30,7 @@ function way(subgroups: boolean): GroupNormWay {
     keepsUpstream: false,
     subgroups,
     fits: (target, call) => spanQuads(call) <= MAX_SPAN && (!subgroups || hasFeature(target, 'subgroups')),
-    isSmall,
+    smallSpanReads: SMALL_SPAN_READS,
     grid: (call) => [spansOf(call), call.x.shape.n, 1],
 
     cost({ adapter }, call) {
@@ -42,7 +40,7 @@ function way(subgroups: boolean): GroupNormWay {
       const reads = spanQuads(call) * Math.ceil((h * w) / THREADS) * load;
       const waits = 2 * spanQuads(call) * barriersOf(THREADS, subgroups) * barrier;
       const statistics = rounds * (2 * reads + waits);
-      return isSmall(call) && !call.averaged
+      return makesResult(call, SMALL_SPAN_READS)
         ? dispatch + statistics + 2 * rounds * reads
         : 2 * dispatch + statistics + applyCost(adapter, call);
     },

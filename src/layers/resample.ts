@@ -34,7 +34,7 @@ export function downsampled(shape: Shape): Shape {
 
 /** The gradient of `downsample`, for a layer that averages on its own. @param shape of the larger image */
 export const downsampleGradient = (graph: Graph, dy: Activation, shape: Shape): Activation =>
-  resample(graph, 'downsample gradient', dy, shape, up(0.25), down(0.25));
+  gradient(graph, 'downsample', dy, shape, up(0.25));
 
 /** [N, C, H, W] to [N, C, height, width], bilinear with half-pixel centres. */
 export function bilinear(graph: Graph, x: Activation, height: number, width: number): Activation {
@@ -72,29 +72,28 @@ function resample(
     inputs: [x],
     outputs: [y],
     lower: () => [kernel(x, y)],
-    adjoint: ({ outputs: [dy] }) => {
-      const dx = graph.activation(`${name} gradient`, x.shape);
-      graph.append({
-        name: `${name} gradient`,
-        inputs: [dy!],
-        outputs: [dx],
-        lower: () => [adjointKernel(dy!, dx)],
-      });
-      return [dx];
-    },
+    adjoint: ({ outputs: [dy] }) => [gradient(graph, name, dy!, x.shape, adjointKernel)],
   });
   return y;
 }
 
-const sizes = (small: Shape, large: Shape) => ({
-  HEIGHT: small.h,
-  WIDTH: small.w,
-  OUT_HEIGHT: large.h,
-  OUT_WIDTH: large.w,
-  CHANNEL_QUADS: quads(small.c),
+function gradient(graph: Graph, name: string, dy: Activation, shape: Shape, kernel: Kernel): Activation {
+  const dx = graph.activation(`${name} gradient`, shape);
+  graph.append({ name: `${name} gradient`, inputs: [dy], outputs: [dx], lower: () => [kernel(dy, dx)] });
+  return dx;
+}
+
+/** Of a kernel that goes from images of one size to those of another. */
+export const sizes = (from: Shape, to: Shape) => ({
+  HEIGHT: from.h,
+  WIDTH: from.w,
+  OUT_HEIGHT: to.h,
+  OUT_WIDTH: to.w,
+  CHANNEL_QUADS: quads(from.c),
 });
 
-const perQuad = (x: Activation, y: Activation) => ({
+/** One invocation a quad of y. */
+export const perQuad = (x: Activation, y: Activation) => ({
   grid: [Math.ceil((y.shape.w * quads(y.shape.c)) / 64), y.shape.h, y.shape.n] as Grid,
   cost: { flops: y.bytes, bytes: x.bytes + y.bytes },
 });

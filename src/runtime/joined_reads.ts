@@ -9,6 +9,7 @@
 import type { Target } from './graph.ts';
 import { type Activation, type Concatenated, quads, type Resource } from './resources.ts';
 import type { KernelCall, Shader } from './shader.ts';
+import { indices } from './shader_text.ts';
 
 /** Storage bindings that every device allows a kernel (WebGPU's default limit). */
 const MAX_STORAGE_BINDINGS = 8;
@@ -90,27 +91,11 @@ fn ${readerOf(name)}(at: u32) -> vec4f {
 
 const readerOf = (name: string): string => `quad_of_${name}`;
 
-/** `x[i]` becomes `quad_of_x(i)`, whatever brackets i holds. */
+/** `x[i]` becomes `quad_of_x(i)`. From the last on, so that those in the index of another come first. */
 function callsForReads(source: string, name: string): string {
-  const read = new RegExp(`(?<![.\\w])${name}\\[`, 'g');
-  let text = '';
-  let from = 0;
-  for (let found = read.exec(source); found; found = read.exec(source)) {
-    const inner = found.index + found[0].length;
-    const end = closing(source, inner);
-    text += `${source.slice(from, found.index)}${readerOf(name)}(${callsForReads(source.slice(inner, end), name)})`;
-    from = end + 1;
-    read.lastIndex = from;
+  let text = source;
+  for (let last = indices(text, name).at(-1); last; last = indices(text, name).at(-1)) {
+    text = `${text.slice(0, last.from)}${readerOf(name)}(${last.index})${text.slice(last.to)}`;
   }
-  return text + source.slice(from);
-}
-
-/** Where the bracket that is open at `from` closes. */
-function closing(source: string, from: number): number {
-  let depth = 1;
-  for (let at = from; at < source.length; at++) {
-    if (source[at] === '[') depth++;
-    else if (source[at] === ']' && --depth === 0) return at;
-  }
-  throw new Error('a bracket of a shader is never closed');
+  return text;
 }

@@ -143,8 +143,7 @@ export class Pipelines {
       const info = await module.getCompilationInfo();
       const messages = info.messages.map((m) => `line ${m.lineNum}: ${m.message}`).join('; ');
       const reason = messages || (error instanceof Error ? error.message : String(error));
-      const [file, ...changes] = shader.name.split(' ');
-      const where = [`shaders/${file}.wgsl`, ...changes].join(' ');
+      const where = shader.name.replace(/^\S+/, 'shaders/$&.wgsl');
       throw new DeviceError('validation', `${where} does not compile on this device: ${reason}`);
     }
   }

@@ -144,22 +144,18 @@ export function leastVisit(
       const rest = options.flatMap(({ pipelines }, k) => (pipelines.includes(pipeline) ? [] : [changed(made, i, k)]));
       return rest.length === 0 ? made : least(rest);
     }, taken);
+  /** The number of a shape's fastest option, or of its fastest with a certain pipeline; null if it has none. */
+  const fastestOf = (options: (typeof shapes)[number], pipeline?: number): number | null =>
+    options.reduce<number | null>((best, { running, pipelines }, k) => {
+      if (pipeline !== undefined && !pipelines.includes(pipeline)) return best;
+      return best === null || running < options[best]!.running ? k : best;
+    }, null);
   const wherever = (taken: Taken, pipeline: number): Taken =>
-    taken.map((old, i) => fastestOf(i, ({ pipelines }) => pipelines.includes(pipeline)) ?? old);
-  const fastestOf = (
-    i: number,
-    fits: (option: { readonly pipelines: readonly number[] }) => boolean,
-  ): number | null => {
-    const options = shapes[i]!;
-    return options.reduce<number | null>(
-      (best, option, k) => (fits(option) && (best === null || option.running < options[best]!.running) ? k : best),
-      null,
-    );
-  };
+    taken.map((old, i) => fastestOf(shapes[i]!, pipeline) ?? old);
   const least = (ways: readonly Taken[]): Taken =>
     ways.map((taken) => ({ taken, ms: visit(taken) })).reduce((a, b) => (b.ms < a.ms ? b : a)).taken;
 
-  let taken: Taken = shapes.map((_, i) => fastestOf(i, () => true)!);
+  let taken: Taken = shapes.map((options) => fastestOf(options)!);
   for (;;) {
     let next = taken;
     for (let pipeline = 0; pipeline < keys.length; pipeline++) {

@@ -28,7 +28,7 @@ export interface UniformBlock {
 }
 
 export interface Shader<I extends ShaderInterface = ShaderInterface> {
-  /** Path below `shaders/`, for example `conv2d/forward`. */
+  /** Path below `shaders/`, for example `conv2d/forward`; after a space, how the file's text was changed, if it was. */
   readonly name: string;
   readonly source: string;
   readonly bindings: readonly {

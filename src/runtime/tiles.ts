@@ -13,6 +13,7 @@
  * stay loops. So does one written with `p += 1u` in place of `p++`, for the last use of registers: stores, of which a
  * compiler should see few. All forms compute the same; test/runtime/tiles.test.ts runs them on a device.
  */
+import { closing, indices } from './shader_text.ts';
 
 /** A loop of fewer turns is repeated in the text all the same: moving registers would be most of it. */
 const LEAST_TURNS = 4;
@@ -65,30 +66,7 @@ export function evaluate(expression: string, constants: ReadonlyMap<string, numb
   return failed || at !== tokens.length || value < 0 ? null : value;
 }
 
-/** The index just after the bracket that closes the one at `open`. */
-function closing(text: string, open: number): number {
-  const opener = text[open];
-  const closer = opener === '{' ? '}' : ']';
-  let depth = 0;
-  for (let i = open; i < text.length; i++) {
-    if (text[i] === opener) depth++;
-    else if (text[i] === closer && --depth === 0) return i + 1;
-  }
-  throw new Error(`unbalanced ${opener}`);
-}
-
 const word = (name: string): RegExp => new RegExp(`(?<![\\w.])${name}\\b`, 'g');
-
-/** The texts in the brackets that follow the array's name. */
-function indices(text: string, array: string): { from: number; to: number; index: string }[] {
-  const found = [];
-  for (const match of text.matchAll(new RegExp(`(?<![\\w.])${array}\\s*\\[`, 'g'))) {
-    const open = match.index + match[0].length - 1;
-    const to = closing(text, open);
-    found.push({ from: match.index, to, index: text.slice(open + 1, to - 1) });
-  }
-  return found;
-}
 
 /**
  * @param source WGSL text

@@ -413,37 +413,52 @@ export class Weights extends WeightShapes {
         : uploads.add(name, bytesOf(Float32Array.from(await this.#numbers(name))));
       const factors = tensor.scale === undefined ? null : await this.#scales(tensor);
       const scales = factors && !int8 ? uploads.add(tensor.scale!, bytesOf(factors)) : null;
-      const outs = packing.names.length > 1 ? tensor.shape[0]! : packing.outs;
-      const call = packingCall(
-        direct ? tensor.dtype : 'F32',
-        packing.format,
-        { ...packing, outs },
-        { columns: tensor.shape[1]!, first: head + unit * quadsBefore * taps * quads(ins), outMap, inMap },
-      );
+      const [rows, columns] = tensor.shape as [number, number];
+      const outs = packing.names.length > 1 ? rows : packing.outs;
+      const blocks = quads(outs) * packing.taps * quads(packing.ins);
+      const rowStride = columns * packing.taps;
+      const call = kernelCall(packMatrix, {
+        bind: { raw: null, out_map: null, in_map: null, scales: null, blocks: null },
+        sizes: {
+          OUTS: outs,
+          INS: packing.ins,
+          TAPS: packing.taps,
+          OUT_STRIDE: packing.transpose ? packing.taps : rowStride,
+          IN_STRIDE: packing.transpose ? rowStride : packing.taps,
+          ROW: rowStride,
+          FIRST: head + unit * quadsBefore * packing.taps * quads(packing.ins),
+          FLIP: Number(packing.flip),
+          OUT_MAPPED: Number(outMap !== null),
+          IN_MAPPED: Number(inMap !== null),
+        },
+        switches: { FORMAT: direct ? FORMATS[tensor.dtype]! : FORMATS['F32']!, STORE: STORE[packing.format] },
+        grid: lineGrid(blocks * unit, 64),
+        cost: { flops: 0, bytes: blocks * 128 },
+      });
       uploads.pack(call, { raw, out_map: outMap, in_map: inMap, scales, blocks: plain });
       if (int8) this.#writeScales(packing, factors!, place, quadsBefore);
       quadsBefore += quads(outs);
     }
+    const channels = { OUT_QUADS: quads(allOuts), IN_QUADS: quads(ins) };
     if (fragments) {
       const { outMatrices, inMatrices } = matricesOf(fragments, allOuts, ins);
       const cut = kernelCall(packFragments, {
         bind: { blocks: null, fragments: null },
-        sizes: {
-          OUT_QUADS: quads(allOuts),
-          IN_QUADS: quads(ins),
-          TAPS: taps,
-          OUT_MATRICES: outMatrices,
-          IN_MATRICES: inMatrices,
-        },
+        sizes: { ...channels, TAPS: taps, OUT_MATRICES: outMatrices, IN_MATRICES: inMatrices },
         tiles: { N: fragments.n, K: fragments.k },
         grid: lineGrid((outMatrices * taps * inMatrices * fragments.n * fragments.k) / 4, 64),
         cost: { flops: 0, bytes: plain.size + place.size },
       });
       uploads.pack(cut, { blocks: plain, fragments: place });
     }
-    if (winograd !== 0) {
-      uploads.pack(transformCall(winograd, quads(allOuts), quads(ins)), { blocks: plain, transformed: place });
-    }
+    if (winograd === 0) return;
+    const transform = kernelCall(winogradKernels, {
+      bind: { blocks: null, transformed: null },
+      sizes: { ...channels, TILE: winograd },
+      grid: lineGrid(4 * channels.OUT_QUADS * channels.IN_QUADS, 64),
+      cost: { flops: 0, bytes: plain.size + place.size },
+    });
+    uploads.pack(transform, { blocks: plain, transformed: place });
   }
 
   /** Head and scales of an int8 matrix, in the order of its packed channels. */
@@ -475,51 +490,6 @@ export class Weights extends WeightShapes {
     this.#packed.clear();
     this.#bytes = 0;
   }
-}
-
-/**
- * The call that packs one tensor.
- *
- * @param columns the stored matrix's, taps not counted
- * @param first where its blocks begin among those of the stack, in vec4u
- */
-function packingCall(
-  dtype: string,
-  format: MatrixFormat,
-  { outs, ins, taps, transpose, flip }: Pick<MatrixPacking, 'outs' | 'ins' | 'taps' | 'transpose' | 'flip'>,
-  { columns, first, outMap, inMap }: { columns: number; first: number; outMap: Binding | null; inMap: Binding | null },
-): KernelCall {
-  const row = columns * taps;
-  const blocks = quads(outs) * taps * quads(ins);
-  return kernelCall(packMatrix, {
-    bind: { raw: null, out_map: null, in_map: null, scales: null, blocks: null },
-    sizes: {
-      OUTS: outs,
-      INS: ins,
-      TAPS: taps,
-      OUT_STRIDE: transpose ? taps : row,
-      IN_STRIDE: transpose ? row : taps,
-      ROW: row,
-      FIRST: first,
-      FLIP: Number(flip),
-      OUT_MAPPED: Number(outMap !== null),
-      IN_MAPPED: Number(inMap !== null),
-    },
-    switches: { FORMAT: FORMATS[dtype] ?? FORMATS['F32']!, STORE: STORE[format] },
-    grid: lineGrid(blocks * BLOCK_VECTORS[format], 64),
-    cost: { flops: 0, bytes: blocks * 128 },
-  });
-}
-
-/** The call that transforms packed 3 x 3 kernels for Winograd's convolution. */
-function transformCall(tile: WinogradTile, outQuads: number, inQuads: number): KernelCall {
-  const points = (tile + 2) ** 2;
-  return kernelCall(winogradKernels, {
-    bind: { blocks: null, transformed: null },
-    sizes: { TILE: tile, OUT_QUADS: outQuads, IN_QUADS: inQuads },
-    grid: lineGrid(4 * outQuads * inQuads, 64),
-    cost: { flops: 0, bytes: 64 * (9 + points) * outQuads * inQuads },
-  });
 }
 
 /** A channel map with -1 for what its last quad has too many. */

@@ -24,24 +24,15 @@ export interface Opened {
 export interface OpenOptions {
   readonly width?: number;
   readonly height?: number;
-  readonly theme?: 'light' | 'dark';
   readonly webgpu?: boolean;
   /** Gives the page a `loseDevice()`, after which its device counts as lost. */
   readonly losable?: boolean;
-  readonly reducedMotion?: boolean;
 }
 
 export async function openPage(
   browser: Browser,
   url: string,
-  {
-    width = 1280,
-    height = 800,
-    theme = 'light',
-    webgpu = true,
-    losable = false,
-    reducedMotion = false,
-  }: OpenOptions = {},
+  { width = 1280, height = 800, webgpu = true, losable = false }: OpenOptions = {},
 ): Promise<Opened> {
   const context = await browser.createBrowserContext();
   const page = await context.newPage();
@@ -70,7 +61,7 @@ export async function openPage(
       };
     });
   }
-  await prefer(page, theme, reducedMotion);
+  await prefer(page, 'light');
   const phone = width < 500;
   await page.setViewport({ width, height, isMobile: phone, hasTouch: phone });
   page.setDefaultTimeout(100_000);
@@ -86,10 +77,10 @@ export async function openPage(
 }
 
 /** What the visitor prefers; an open page follows it. */
-export const prefer = (page: Page, theme: 'light' | 'dark', reducedMotion = false): Promise<void> =>
+export const prefer = (page: Page, theme: 'light' | 'dark'): Promise<void> =>
   page.emulateMediaFeatures([
     { name: 'prefers-color-scheme', value: theme },
-    { name: 'prefers-reduced-motion', value: reducedMotion ? 'reduce' : 'no-preference' },
+    { name: 'prefers-reduced-motion', value: 'no-preference' },
   ]);
 
 export const phaseIs = (page: Page, phase: string): Promise<unknown> =>
